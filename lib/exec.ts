@@ -1,0 +1,133 @@
+// The only place that runs a process: with a time limit, cancelled with the run, its output logged without secrets,
+// and its last lines told when it fails.
+import type { Readable } from 'node:stream'
+import { StringDecoder } from 'node:string_decoder'
+import { $ } from 'zx/core'
+import { Failure } from './failure.ts'
+import { redact } from './secret.ts'
+
+export type Command = {
+  /** the program and its arguments; never a secret: other users of the machine can read them */
+  argv: readonly string[]
+  /** added to the few variables that every child gets; the place for credentials */
+  env?: Record<string, string>
+  cwd?: string
+  /** standard input; without it the child reads an empty one */
+  input?: string
+  /** seconds until it is ended and the command fails; 600 unless told */
+  timeout?: number
+  /** called with each line of standard output as it comes */
+  onLine?: (line: string) => void
+  /** called with the process id as soon as there is one */
+  onStart?: (pid: number) => void
+  /** exit codes that are answers and not failures; [0] unless told */
+  codes?: readonly number[]
+  /** one command that helps when this one fails */
+  next?: string
+}
+
+export type Output = { code: number; stdout: string; stderr: string }
+
+export type Exec = (command: Command) => Promise<Output>
+
+/** What a child needs to find its programs, its home, the network and an SSH agent; nothing else is handed down. */
+const HANDED_DOWN =
+  /^(PATH|HOME|USER|LOGNAME|LANG|LC_\w+|TERM|TZ|TMPDIR|SHELL|SSH_AUTH_SOCK|(HTTPS?|NO|ALL)_PROXY|(https?|no|all)_proxy|SSL_CERT_(FILE|DIR))$/
+
+/**
+ * @param environment the variables of the run, of which a child gets the harmless ones
+ * @param signal aborted when the run is interrupted: the first time the child is asked to finish (SIGINT, which
+ *   Terraform and git answer by tidying up); `kill` aborted: it is ended at once
+ * @param log takes every line of every child, secrets already masked
+ * @returns the function that runs a command; it throws a Failure with the last 20 lines when the command fails
+ */
+export function createExec(options: {
+  environment: Record<string, string | undefined>
+  signal?: AbortSignal
+  kill?: AbortSignal
+  log?: (line: string) => void
+}): Exec {
+  const { environment, signal, kill, log = () => {} } = options
+  const inherited = Object.fromEntries(
+    Object.entries(environment).filter(
+      (entry): entry is [string, string] => HANDED_DOWN.test(entry[0]) && entry[1] !== undefined,
+    ),
+  )
+  return async function exec(command) {
+    const { argv, env = {}, cwd, input = '', timeout = 600, onLine, onStart, codes = [0], next } = command
+    const shown = redact(argv.join(' '))
+    if (signal?.aborted) throw new Failure({ found: `\`${shown}\` was not started: the run is being interrupted` })
+    log(`$ ${shown}`)
+    // A group of its own: Ctrl-C reaches it once, from us, and not a second time from the terminal.
+    const child = $({
+      env: { ...inherited, ...env },
+      ...(cwd ? { cwd } : {}),
+      input,
+      detached: true,
+      quiet: true,
+      nothrow: true,
+      prefix: 'exec ',
+      shell: 'sh',
+      quote: posixQuote,
+    })`${argv}`
+    if (child.pid) onStart?.(child.pid)
+    const end = (name: NodeJS.Signals) => {
+      try {
+        if (child.pid) process.kill(-child.pid, name)
+      } catch {} // it has ended by itself
+    }
+    const interrupt = () => end('SIGINT')
+    const terminate = () => end('SIGKILL')
+    signal?.addEventListener('abort', interrupt)
+    kill?.addEventListener('abort', terminate)
+    let timedOut = false
+    const timer = setTimeout(() => {
+      timedOut = true
+      end('SIGTERM')
+      setTimeout(terminate, 10_000).unref()
+    }, timeout * 1000)
+    if (onLine) eachLine(child.stdout, onLine)
+    for (const stream of [child.stdout, child.stderr]) eachLine(stream, (line) => log(redact(line)))
+    try {
+      const { exitCode, stdout, stderr } = await child
+      const code = exitCode ?? -1
+      if (codes.includes(code) && !timedOut) return { code, stdout, stderr }
+      const reason = signal?.aborted
+        ? 'was interrupted'
+        : timedOut
+          ? `did not end within ${timeout} s`
+          : code === 127 && stderr.includes('not found')
+            ? 'could not be started: there is no such program'
+            : `exited ${code}`
+      throw new Failure({
+        found: `\`${shown}\` ${reason}${lastLines(stderr.trim() || stdout)}`,
+        ...(next ? { next } : {}),
+      })
+    } finally {
+      clearTimeout(timer)
+      signal?.removeEventListener('abort', interrupt)
+      kill?.removeEventListener('abort', terminate)
+    }
+  }
+}
+
+/** zx quotes for bash; this holds in every shell. */
+const posixQuote = (argument: string) => `'${argument.replaceAll("'", "'\\''")}'`
+
+const lastLines = (output: string) => {
+  const lines = redact(output).trim().split('\n').slice(-20)
+  return lines[0] ? `:\n${lines.join('\n')}` : ''
+}
+
+function eachLine(stream: Readable, take: (line: string) => void): void {
+  const decoder = new StringDecoder()
+  let rest = ''
+  stream.on('data', (chunk: Buffer) => {
+    const lines = (rest + decoder.write(chunk)).split('\n')
+    rest = lines.pop() ?? ''
+    for (const line of lines) take(line)
+  })
+  stream.on('end', () => {
+    if (rest) take(rest)
+  })
+}

@@ -1,0 +1,26 @@
+// Ansible's inventory, rendered from Terraform's outputs.
+import { existsSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { type Drift, type Step, step } from './converge.ts'
+import { writeWhole } from './files.ts'
+import type { Site } from './site.ts'
+import { renderTemplate } from './templates.ts'
+import type { Outputs } from './terraform.ts'
+
+/** In the site's folder and not in ansible/: two sites of one checkout have two droplets. */
+export const inventoryFile = (site: Site) => join(site.directory, 'inventory.ini')
+
+export const renderInventory = (site: Site, { gitea }: Pick<Outputs, 'gitea'>) =>
+  renderTemplate('inventory.ini', { name: `${site.name}-gitea`, domain: site.domain, gitea })
+
+export function inventoryStep(site: Site, outputs: () => Promise<Outputs>): Step {
+  const file = inventoryFile(site)
+  return step<Drift>({
+    title: 'Ansible’s inventory names the droplet',
+    check: async () => {
+      const wanted = renderInventory(site, await outputs())
+      return existsSync(file) && readFileSync(file, 'utf8') === wanted ? undefined : { lines: [`write ${file}`] }
+    },
+    apply: async () => writeWhole(file, renderInventory(site, await outputs())),
+  })
+}

@@ -1,0 +1,81 @@
+// The platform of one run: what several steps ask for, each asked once.
+import { join } from 'node:path'
+import { billLines, monthlyCost, type Resource, total } from './cost.ts'
+import { type Customer, readCustomers } from './customers.ts'
+import { Failure } from './failure.ts'
+import type { Server } from './postgres.ts'
+import { dropletPrices } from './provider-api.ts'
+import { openRepository, type Repository, remoteHead } from './repository.ts'
+import { once, type Run } from './run.ts'
+import { ROOT } from './site.ts'
+import { bucketExists } from './spaces.ts'
+import { type Outputs, openTerraform, readOutputs, type Terraform, terraformProgram } from './terraform.ts'
+
+export type Platform = {
+  /** 'terraform' or 'tofu' */
+  program: () => Promise<string>
+  terraform: () => Promise<Terraform>
+  /** what Terraform made; throws when it is not there */
+  outputs: () => Promise<Outputs>
+  postgres: () => Promise<Server>
+  repository: Repository
+  /** gitops/apps as it is on the repository's main branch */
+  appsDirectory: () => Promise<string>
+  customers: () => Promise<Customer[]>
+}
+
+export function openPlatform(run: Run): Platform {
+  const program = once(() => terraformProgram(run))
+  const repository = openRepository(run)
+  const terraform = once(async () =>
+    openTerraform(run, await program(), await bucketExists(await run.spaces(), run.site.buckets.state)),
+  )
+  const outputs = once(async () => readOutputs(await terraform()))
+  const appsDirectory = async () => join(await repository.clone(), 'gitops', 'apps')
+  return {
+    program,
+    terraform,
+    outputs,
+    postgres: async () => (await outputs()).postgres,
+    repository,
+    appsDirectory,
+    customers: async () => readCustomers(await appsDirectory()),
+  }
+}
+
+/**
+ * The customers' folder for a first bootstrap: the repository may be empty then, or not be reachable since its host is
+ * what is to be made. Should it only be out of reach, the plan would take customers' records away, which the guard
+ * refuses.
+ */
+export const appsDirectoryAtFirst = (run: Run, platform: Platform) =>
+  once(async () => {
+    const fromCheckout = join(ROOT, 'gitops', 'apps')
+    try {
+      if (!(await remoteHead(run))) return fromCheckout
+    } catch {
+      run.emit({
+        event: 'warning',
+        text: `the repository ${run.site.repository} does not answer yet, so the customers are taken from this checkout`,
+      })
+      return fromCheckout
+    }
+    return await platform.appsDirectory()
+  })
+
+/** @returns the bill of a plan's outcome, and a question when it is higher than before; throws above the budget */
+export async function pricePlan(run: Run, after: readonly Resource[], before: readonly Resource[]) {
+  const droplets = await dropletPrices(run)
+  const bill = monthlyCost(after, droplets)
+  const budget = run.site.budget_usd_per_month
+  const now = total(monthlyCost(before, droplets))
+  const then = total(bill)
+  const lines = billLines(bill, budget)
+  if (then > budget)
+    throw new Failure({
+      found: `the platform would cost $${then} a month:\n${lines.join('\n')}`,
+      expected: `at most the site’s budget of $${budget} a month`,
+      next: 'choose smaller sizes under terraform in the site file, or raise budget_usd_per_month there',
+    })
+  return then > now ? { lines, confirm: `This costs $${then} a month (now $${now}). Go on?` } : { lines }
+}

@@ -1,0 +1,291 @@
+// The shared Postgres: what a customer's role and database should be, what they are, and the SQL between the two.
+import { createHash, createHmac, pbkdf2Sync, randomBytes } from 'node:crypto'
+import pg from 'pg'
+import { type AnyStep, type Drift, type Step, step } from './converge.ts'
+import { Failure } from './failure.ts'
+import type { Secret } from './secret.ts'
+
+export type Server = { host: string; port: number; user: string; password: Secret; database: string; ca: string }
+
+const quoteName = pg.escapeIdentifier
+const quoteText = pg.escapeLiteral
+
+/**
+ * @param server where and as whom
+ * @param work gets a connection, which is closed whatever happens; TLS, the server's certificate checked against its CA
+ * @returns what the work returns; throws a Failure when the server cannot be reached
+ */
+export async function withPostgres<T>(server: Server, work: (client: pg.Client) => Promise<T>): Promise<T> {
+  const client = new pg.Client({
+    host: server.host,
+    port: server.port,
+    user: server.user,
+    password: server.password.reveal(),
+    database: server.database,
+    ssl: { ca: server.ca },
+    application_name: 'lunarfront-runbook',
+    connectionTimeoutMillis: 15_000,
+    statement_timeout: 120_000,
+  })
+  // A server that goes away between two queries is told by the next query; without a listener it would end the process.
+  client.on('error', () => {})
+  try {
+    await client.connect()
+  } catch (error) {
+    await client.end().catch(() => {})
+    if ((error as { code?: string }).code?.match(/^(E[A-Z]+|57P03)$/) || /timeout/i.test((error as Error).message))
+      throw new Failure({
+        found: `Postgres at ${server.host}:${server.port} does not answer: ${(error as Error).message}`,
+        expected: 'a connection: the database only answers to the cluster and the Gitea droplet',
+        next: `pg_isready -h ${server.host} -p ${server.port}, on the machine that this runbook runs on`,
+      })
+    throw error
+  }
+  try {
+    return await work(client)
+  } finally {
+    await client.end().catch(() => {})
+  }
+}
+
+// --- a customer's role -----------------------------------------------------------------
+
+export type RoleFacts = {
+  canLogin: boolean
+  /** superuser, createdb, createrole, replication, bypassrls: those that it has */
+  powers: string[]
+  connectionLimit: number
+  /** roles that it is a member of, and so can read as */
+  memberOf: string[]
+  /** whether the administrator may act for it: needed to make it a database's owner, and to dump that */
+  administered: boolean
+}
+
+export async function roleFacts(client: pg.Client, role: string): Promise<RoleFacts | undefined> {
+  const { rows } = await client.query<{ facts: RoleFacts }>(
+    `SELECT json_build_object(
+       'canLogin', rolcanlogin,
+       'powers', array_remove(ARRAY[
+         CASE WHEN rolsuper THEN 'SUPERUSER' END, CASE WHEN rolcreatedb THEN 'CREATEDB' END,
+         CASE WHEN rolcreaterole THEN 'CREATEROLE' END, CASE WHEN rolreplication THEN 'REPLICATION' END,
+         CASE WHEN rolbypassrls THEN 'BYPASSRLS' END], NULL),
+       'connectionLimit', rolconnlimit,
+       'memberOf', ARRAY(SELECT roleid::regrole::text FROM pg_auth_members WHERE member = pg_roles.oid ORDER BY 1),
+       'administered', pg_has_role(current_user, oid, 'USAGE')
+     ) AS facts FROM pg_roles WHERE rolname = $1`,
+    [role],
+  )
+  return rows[0]?.facts
+}
+
+/** @returns the statements that make the role what it should be; none when it is */
+export function roleStatements(role: string, connectionLimit: number, facts: RoleFacts | undefined): string[] {
+  const name = quoteName(role)
+  if (!facts)
+    return [
+      `CREATE ROLE ${name} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS CONNECTION LIMIT ${connectionLimit}`,
+      `GRANT ${name} TO CURRENT_USER`,
+    ]
+  const changes = [
+    ...(facts.canLogin ? [] : ['LOGIN']),
+    ...facts.powers.map((power) => `NO${power}`),
+    ...(facts.connectionLimit === connectionLimit ? [] : [`CONNECTION LIMIT ${connectionLimit}`]),
+  ]
+  return [
+    ...(changes.length > 0 ? [`ALTER ROLE ${name} ${changes.join(' ')}`] : []),
+    ...facts.memberOf.map((other) => `REVOKE ${other} FROM ${name}`),
+    ...(facts.administered ? [] : [`GRANT ${name} TO CURRENT_USER`]),
+  ]
+}
+
+/**
+ * What Postgres itself would store for the password (RFC 5803), so that the password is in no statement and in no log
+ * of the server.
+ */
+export function scramVerifier(password: string, salt = randomBytes(16), iterations = 4096): string {
+  const salted = pbkdf2Sync(password.normalize('NFKC'), salt, iterations, 32, 'sha256')
+  const hmac = (text: string) => createHmac('sha256', salted).update(text).digest()
+  const storedKey = createHash('sha256').update(hmac('Client Key')).digest('base64')
+  return `SCRAM-SHA-256$${iterations}:${salt.toString('base64')}$${storedKey}:${hmac('Server Key').toString('base64')}`
+}
+
+/** @returns whether the role's password is this one: the server is asked by logging in */
+export async function acceptsPassword(
+  server: Server,
+  role: string,
+  password: Secret,
+  database: string,
+): Promise<boolean> {
+  try {
+    await withPostgres({ ...server, user: role, password, database }, async () => {})
+    return true
+  } catch (error) {
+    const code = (error as { code?: string }).code
+    if (code === '28P01' || code === '28000') return false // wrong password; no password
+    // The password was right, and only then did the server look at the database and its rights.
+    if (code === '3D000' || code === '42501' || code === '53300' || code === '55000') return true
+    throw error
+  }
+}
+
+// --- a customer's database -------------------------------------------------------------
+
+export type DatabaseFacts = {
+  owner: string
+  encoding: string
+  connectable: boolean
+  /** PUBLIC's rights: any of CONNECT, TEMPORARY */
+  open: string[]
+  /** other roles that may connect, the administrator and those it inherits apart */
+  guests: string[]
+}
+
+export async function databaseFacts(client: pg.Client, database: string): Promise<DatabaseFacts | undefined> {
+  const { rows } = await client.query<{ facts: DatabaseFacts }>(
+    `SELECT json_build_object(
+       'owner', datdba::regrole::text,
+       'encoding', pg_encoding_to_char(encoding),
+       'connectable', datallowconn,
+       'open', ARRAY(SELECT privilege FROM unnest(ARRAY['CONNECT', 'TEMPORARY']) privilege
+                     WHERE has_database_privilege('public', oid, privilege)),
+       'guests', ARRAY(SELECT DISTINCT grantee::regrole::text FROM aclexplode(datacl)
+                       WHERE grantee NOT IN (0, datdba) AND grantee <> current_user::regrole ORDER BY 1)
+     ) AS facts FROM pg_database WHERE datname = $1`,
+    [database],
+  )
+  return rows[0]?.facts
+}
+
+/** @returns the statements that make the database the owner's and nobody else's; none when it is */
+export function databaseStatements(database: string, owner: string, facts: DatabaseFacts | undefined): string[] {
+  const name = quoteName(database)
+  if (!facts)
+    // Nobody can connect until PUBLIC's right to is gone.
+    return [
+      `CREATE DATABASE ${name} OWNER ${quoteName(owner)} TEMPLATE template0 ENCODING 'UTF8' ALLOW_CONNECTIONS false`,
+      `REVOKE ALL ON DATABASE ${name} FROM PUBLIC`,
+      `ALTER DATABASE ${name} ALLOW_CONNECTIONS true`,
+    ]
+  if (facts.encoding !== 'UTF8')
+    throw new Failure({
+      found: `the database ${database} has the encoding ${facts.encoding}`,
+      expected: 'UTF8, which cannot be changed afterwards',
+      next: `look what it holds: psql -d ${database}`,
+    })
+  return [
+    ...(facts.owner === quoteIfNeeded(owner) ? [] : [`ALTER DATABASE ${name} OWNER TO ${quoteName(owner)}`]),
+    ...(facts.open.length > 0 ? [`REVOKE ALL ON DATABASE ${name} FROM PUBLIC`] : []),
+    ...facts.guests.map((guest) => `REVOKE ALL ON DATABASE ${name} FROM ${guest}`),
+    ...(facts.connectable ? [] : [`ALTER DATABASE ${name} ALLOW_CONNECTIONS true`]),
+  ]
+}
+
+/** regrole prints a name as SQL would need it, and ours need no quotes. */
+const quoteIfNeeded = (name: string) => (/^[a-z_][a-z0-9_]*$/.test(name) ? name : quoteName(name))
+
+/** @returns databases, other than customers', into which every role could still log in */
+export async function openDatabases(client: pg.Client): Promise<string[]> {
+  const { rows } = await client.query<{ datname: string }>(
+    `SELECT datname FROM pg_database
+     WHERE datallowconn AND NOT datistemplate AND datname NOT LIKE 'customer\\_%'
+       AND has_database_privilege('public', oid, 'CONNECT') ORDER BY 1`,
+  )
+  return rows.map(({ datname }) => datname)
+}
+
+// --- the steps -------------------------------------------------------------------------
+
+type SqlDrift = Drift & { statements: string[] }
+
+const sqlDrift = (statements: string[]): SqlDrift | undefined =>
+  statements.length > 0 ? { lines: statements, statements } : undefined
+
+/** Steps read and write through one connection of the administrator each, since they may run side by side. */
+export type Administrator = () => Promise<Server>
+
+const sqlStep = (
+  title: string,
+  administrator: Administrator,
+  statements: (client: pg.Client) => Promise<string[]>,
+  needs: readonly AnyStep[] | undefined,
+): Step<SqlDrift> =>
+  step<SqlDrift>({
+    title,
+    ...(needs ? { needs } : {}),
+    check: async () => sqlDrift(await withPostgres(await administrator(), statements)),
+    apply: async (drift) =>
+      withPostgres(await administrator(), async (client) => {
+        for (const statement of drift.statements) await client.query(statement)
+      }),
+  })
+
+type Needs = { needs?: readonly AnyStep[] }
+
+export const roleStep = (administrator: Administrator, role: string, connectionLimit: number, { needs }: Needs = {}) =>
+  sqlStep(
+    `role ${role} exists`,
+    administrator,
+    async (client) => roleStatements(role, connectionLimit, await roleFacts(client, role)),
+    needs,
+  )
+
+export const databaseStep = (administrator: Administrator, database: string, owner: string, { needs }: Needs = {}) =>
+  sqlStep(
+    `database ${database} exists, and only ${owner} may connect`,
+    administrator,
+    async (client) => databaseStatements(database, owner, await databaseFacts(client, database)),
+    needs,
+  )
+
+/** Customers' roles must find no other door on the server either. */
+export const closedStep = (administrator: Administrator, { needs }: Needs = {}) =>
+  sqlStep(
+    'no other database is open to every role',
+    administrator,
+    async (client) =>
+      (await openDatabases(client)).map((name) => `REVOKE ALL ON DATABASE ${quoteName(name)} FROM PUBLIC`),
+    needs,
+  )
+
+export const passwordStep = (
+  administrator: Administrator,
+  role: string,
+  database: string,
+  password: () => Secret,
+  { needs }: Needs = {},
+): Step =>
+  step({
+    title: `role ${role} accepts its password`,
+    ...(needs ? { needs } : {}),
+    check: async () =>
+      (await acceptsPassword(await administrator(), role, password(), database))
+        ? undefined
+        : { lines: [`ALTER ROLE ${quoteName(role)} PASSWORD …`] },
+    apply: async () =>
+      withPostgres(await administrator(), async (client) => {
+        await client.query(`ALTER ROLE ${quoteName(role)} PASSWORD ${quoteText(scramVerifier(password().reveal()))}`)
+      }),
+  })
+
+/** What the server says about customers' databases, for lists. */
+export type DatabaseSummary = { name: string; bytes: number; connections: number }
+
+export async function databaseSummaries(client: pg.Client): Promise<DatabaseSummary[]> {
+  const { rows } = await client.query<{ name: string; bytes: string; connections: string }>(
+    `SELECT datname AS name, pg_database_size(oid) AS bytes,
+       (SELECT count(*) FROM pg_stat_activity WHERE datid = pg_database.oid) AS connections
+     FROM pg_database WHERE datname LIKE 'customer\\_%' ORDER BY 1`,
+  )
+  return rows.map(({ name, bytes, connections }) => ({ name, bytes: Number(bytes), connections: Number(connections) }))
+}
+
+/** @returns connections that the server has for clients, and how many all other customers' roles may hold together */
+export async function connectionFacts(client: pg.Client, except: string): Promise<{ limit: number; promised: number }> {
+  const { rows } = await client.query<{ limit: number; promised: number }>(
+    `SELECT current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int AS limit,
+       (SELECT coalesce(sum(rolconnlimit), 0)::int FROM pg_roles
+        WHERE rolname LIKE 'customer\\_%' AND rolconnlimit > 0 AND rolname <> $1) AS promised`,
+    [except],
+  )
+  return rows[0]!
+}

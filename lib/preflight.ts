@@ -1,0 +1,188 @@
+// What has to be so before a run may start: tools, credentials (each tried with a harmless call), limits, the checkout.
+
+import { namesOf } from './customers.ts'
+import { Failure } from './failure.ts'
+import type { Platform } from './platform.ts'
+import { connectionFacts, withPostgres } from './postgres.ts'
+import { ApiError, account, dropletCount, monthToDateUsage, zone } from './provider-api.ts'
+import { checkoutProblems } from './repository.ts'
+import type { Run } from './run.ts'
+import type { Precondition } from './runbook.ts'
+import { isStatus, listBuckets } from './spaces.ts'
+
+/** Droplets that bootstrap makes beside the cluster's nodes: Gitea's. */
+const OWN_DROPLETS = 1
+
+export const gitPrecondition = (run: Run): Precondition => ({
+  title: 'git is there',
+  check: async () => {
+    await run.exec({ argv: ['git', '--version'], next: 'install git' })
+  },
+})
+
+export const terraformPrecondition = (program: () => Promise<string>): Precondition => ({
+  title: 'Terraform is there and new enough',
+  check: async () => {
+    await program()
+  },
+})
+
+export const checkoutPrecondition = (run: Run): Precondition => ({
+  title: 'the checkout is clean',
+  check: async () => {
+    const [problem] = await checkoutProblems(run)
+    if (problem)
+      throw new Failure({
+        found: problem,
+        expected: 'a checkout whose state is committed, so that others can have it too',
+        next: 'git status',
+      })
+  },
+})
+
+/** DigitalOcean's token, its account, and room for what will be made. */
+export const digitaloceanPrecondition = (run: Run): Precondition => ({
+  title: 'the DigitalOcean account is open',
+  check: async () => {
+    const { status, email, status_message } = await explained(
+      account(run),
+      'DIGITALOCEAN_TOKEN',
+      'make a token with full access in DigitalOcean’s control panel under API',
+    )
+    if (status !== 'active')
+      throw new Failure({
+        found: `the account ${email} is ${status}${status_message ? `: ${status_message}` : ''}`,
+        expected: 'active',
+        next: 'settle that in DigitalOcean’s control panel',
+      })
+  },
+})
+
+export const limitPrecondition = (run: Run): Precondition => ({
+  title: 'the account’s droplet limit is enough',
+  check: async () => {
+    const needed = Number(run.site.terraform.node_count ?? 2) + OWN_DROPLETS
+    const [{ droplet_limit }, used, ours] = await Promise.all([
+      account(run),
+      dropletCount(run),
+      dropletCount(run, run.site.name),
+    ]).catch(quietly)
+    const more = Math.max(0, needed - ours)
+    if (used + more > droplet_limit)
+      throw new Failure({
+        found: `${used} droplets are in use, ${more} more are to be made, and the account may have ${droplet_limit}`,
+        expected: `room for ${more}`,
+        next: 'ask for a higher limit in DigitalOcean’s control panel under Settings, or remove droplets',
+      })
+  },
+})
+
+export const budgetPrecondition = (run: Run): Precondition => ({
+  title: 'this month’s bill is within the budget',
+  check: async () => {
+    const used = await monthToDateUsage(run).catch(quietly)
+    const budget = run.site.budget_usd_per_month
+    if (used > budget)
+      throw new Failure({
+        found: `this account has used $${used} since the month began`,
+        expected: `at most the budget of $${budget}`,
+        next: 'look at the bill in DigitalOcean’s control panel; raise budget_usd_per_month in the site file if it is right',
+      })
+  },
+})
+
+export const spacesPrecondition = (run: Run): Precondition => ({
+  title: 'the Spaces key works',
+  check: async () => {
+    try {
+      await listBuckets(await run.spaces())
+    } catch (error) {
+      if (isStatus(error, 403) || isStatus(error, 401))
+        throw new Failure({
+          found: `Spaces refuses the key: ${(error as Error).name}`,
+          expected: 'SPACES_ACCESS_KEY_ID and SPACES_SECRET_ACCESS_KEY of a key with full access',
+          next: 'make one in DigitalOcean’s control panel under Spaces, Access Keys',
+        })
+      throw new Failure({
+        found: `Spaces at ${run.credentials.spaces.endpoint} does not answer as it should: ${(error as Error).message || (error as Error).name}`,
+        next: `curl -sS -o /dev/null -w '%{http_code}\\n' ${run.credentials.spaces.endpoint}`,
+      })
+    }
+  },
+})
+
+export const cloudflarePrecondition = (run: Run): Precondition => ({
+  title: 'the Cloudflare token may use the zone',
+  check: async () => {
+    const { domain, cloudflare_zone_id } = run.site
+    const { name, status } = await explained(
+      zone(run, cloudflare_zone_id),
+      'CLOUDFLARE_API_TOKEN, or cloudflare_zone_id in the site file,',
+      'make a token with Zone:DNS:Edit and Zone:Zone:Read for this zone, and copy the zone’s id from its overview page',
+    )
+    if (domain !== name && !domain.endsWith(`.${name}`))
+      throw new Failure({
+        found: `the zone ${cloudflare_zone_id} is ${name}`,
+        expected: `the zone of ${domain}`,
+        next: 'correct cloudflare_zone_id or domain in the site file',
+      })
+    if (status !== 'active')
+      throw new Failure({
+        found: `the zone ${name} is ${status}`,
+        expected: 'active',
+        next: 'point the domain at Cloudflare’s name servers',
+      })
+  },
+})
+
+/** Turns a refused credential into words of ours. */
+async function explained<T>(answer: Promise<T>, variable: string, next: string): Promise<T> {
+  try {
+    return await answer
+  } catch (error) {
+    if (error instanceof ApiError)
+      throw new Failure({
+        found: `${variable} is refused (${error.status}): ${error.message}`,
+        expected: 'a credential that is accepted',
+        next,
+      })
+    throw error
+  }
+}
+
+/** What another precondition of the same credential already explains. */
+function quietly(error: unknown): never {
+  if (error instanceof ApiError) throw new Failure({ found: `not known: ${error.message}` })
+  throw error
+}
+
+/** Bootstrap has been here, and the database has connections left for one more customer. */
+export const infrastructurePrecondition = (run: Run, platform: Platform, customer: string): Precondition => ({
+  title: 'the infrastructure is there',
+  check: async () => {
+    const { database } = namesOf(customer)
+    const { limit, promised } = await withPostgres(await platform.postgres(), (client) =>
+      connectionFacts(client, database),
+    )
+    const after = promised + run.site.connections_per_customer
+    if (after > 0.8 * limit)
+      run.emit({
+        event: 'warning',
+        text: `with ${customer} all customers together may hold ${after} connections, and Postgres has ${limit}: a bigger postgres_size is due`,
+      })
+  },
+})
+
+/** What is in gitops/apps can be trusted, and no other customer has this one's address. */
+export const customersPrecondition = (platform: Platform, customer: string): Precondition => ({
+  title: 'the customers’ files are valid',
+  check: async () => {
+    const other = (await platform.customers()).find((one) => one.subdomain === customer && one.customer !== customer)
+    if (other)
+      throw new Failure({
+        found: `the customer ${other.customer} has the subdomain ${customer}`,
+        expected: 'one that nobody has',
+        next: 'choose another name, or another subdomain for that customer',
+      })
+  },
+})

@@ -1,0 +1,36 @@
+// What one run of a runbook carries: the site, the credentials, and the only ways to touch the world.
+import type { Credentials } from './credentials.ts'
+import type { Emit } from './events.ts'
+import type { Exec } from './exec.ts'
+import type { Site } from './site.ts'
+import type { Spaces } from './spaces.ts'
+
+export type Run = {
+  /** name of the runbook: 'bootstrap' */
+  runbook: string
+  site: Site
+  credentials: Credentials
+  /** the process's environment variables */
+  environment: Record<string, string | undefined>
+  exec: Exec
+  emit: Emit
+  /** aborted when the run is interrupted */
+  signal: AbortSignal
+  /** only look, write nothing */
+  plan: boolean
+  /** a folder of this run alone, 0700, removed at its end */
+  scratch: string
+  /** Spaces, opened when it is first needed */
+  spaces: () => Promise<Spaces>
+  /** whether this run holds the site's lock */
+  locked: () => boolean
+}
+
+/** @returns a function that does the work once and gives every caller the same answer */
+export function once<T>(work: () => Promise<T>): () => Promise<T> {
+  let answer: Promise<T> | undefined
+  return () => {
+    answer ??= work()
+    return answer
+  }
+}

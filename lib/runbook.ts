@@ -1,0 +1,274 @@
+// What makes a runbook an executable: its command line, site and credentials, preflight, lock, steps, journal, and the
+// exit code.
+import { appendFileSync, existsSync, mkdirSync, readdirSync, realpathSync, rmSync, statSync } from 'node:fs'
+import { join, relative } from 'node:path'
+import { createInterface } from 'node:readline/promises'
+import { fileURLToPath } from 'node:url'
+import { type Arguments, CHANGING, COMMON, helpText, parseArguments, type Usage } from './arguments.ts'
+import { type AnyStep, converge, stepsUntil } from './converge.ts'
+import { readCredentials } from './credentials.ts'
+import type { Emit, RunEvent } from './events.ts'
+import { createExec } from './exec.ts'
+import { EXIT, Failure, misuse, tell } from './failure.ts'
+import { type Lock, takeLock } from './lock.ts'
+import { json, jsonLine, type Presentation, plain, terminal } from './presentation.ts'
+import { isRunning } from './process.ts'
+import { once, type Run } from './run.ts'
+import { redact } from './secret.ts'
+import { loadSite } from './site.ts'
+import { openSpaces } from './spaces.ts'
+
+/** Something that has to be so before a run may start; throws a Failure where it is not. */
+export type Precondition = { title: string; check: () => Promise<void> }
+
+/** What a run is made of: what must be so first, and the steps. */
+export type Procedure = {
+  preflight: readonly Precondition[]
+  steps: readonly AnyStep[]
+  /** told at the end of a run that succeeded */
+  afterwards?: readonly string[]
+}
+
+export type Runbook = Usage & { procedure: (run: Run, given: Arguments) => Procedure | Promise<Procedure> }
+
+/** A runbook that only shows something: lines for people, a value for programs. */
+export type Report = Usage & { report: (run: Run, given: Arguments) => Promise<{ lines: string[]; value: unknown }> }
+
+/** @returns the runbook with the options that every changing runbook has */
+export const runbook = (declared: Runbook): Runbook => ({
+  ...declared,
+  options: { ...declared.options, ...CHANGING, ...COMMON },
+})
+
+/** @returns the report with the options that every runbook has */
+export const report = (declared: Report): Report => ({ ...declared, options: { ...declared.options, ...COMMON } })
+
+/**
+ * Runs it when its file is the one that was started; does nothing when it was imported.
+ *
+ * @param url import.meta.url of the runbook's file
+ */
+export async function startedAs(url: string, it: Runbook | Report): Promise<void> {
+  const started = process.argv[1]
+  if (!started || realpathSync(started) !== realpathSync(fileURLToPath(url))) return
+  // Whoever reads our output may stop reading; the run goes on.
+  for (const stream of [process.stdout, process.stderr]) stream.on('error', () => {})
+  process.exitCode = await main(it, process.argv.slice(2), process.env)
+}
+
+async function main(it: Runbook | Report, words: string[], environment: NodeJS.ProcessEnv): Promise<number> {
+  const asked = (option: string) => words.includes(`--${option}`)
+  const verbose = asked('verbose')
+  const show = present(asked('json'), verbose, environment)
+  try {
+    const given = parseArguments(it, words)
+    if (given.help) {
+      process.stdout.write(helpText(it))
+      return EXIT.converged
+    }
+    return await withRun(it, given, environment, show, (run, control) =>
+      'procedure' in it ? carryOut(it, run, given, control) : tellReport(it, run, given),
+    )
+  } catch (error) {
+    show.close()
+    show.emit({ event: 'run failed', failure: tell(error) })
+    return error instanceof Failure ? error.exit : EXIT.failed
+  } finally {
+    show.close()
+  }
+}
+
+function present(asJson: boolean, verbose: boolean, environment: NodeJS.ProcessEnv): Presentation {
+  if (asJson) return json(process.stdout)
+  return process.stdout.isTTY && environment.TERM !== 'dumb'
+    ? terminal(process.stdout, verbose, !environment.NO_COLOR)
+    : plain(process.stdout, process.stderr, verbose)
+}
+
+/** What carrying out needs beside the run: the lock, and who to ask. */
+type Control = {
+  lock: () => Promise<void>
+  confirm: (question: string) => Promise<boolean>
+  /** path of the run's log, as it is told; undefined under --plan, which writes none */
+  log: string | undefined
+  started: number
+}
+
+/** Sets a run up from its arguments, and tidies up behind it however it ends. */
+async function withRun(
+  it: Runbook | Report,
+  given: Arguments,
+  environment: NodeJS.ProcessEnv,
+  show: Presentation,
+  work: (run: Run, control: Control) => Promise<number>,
+): Promise<number> {
+  const started = performance.now()
+  const site = loadSite(given.site, environment)
+  const credentials = readCredentials(environment, site.region)
+  const plan = 'report' in it || given.plan === 'true'
+  const interruption = new AbortController()
+  const end = new AbortController()
+  const existed = existsSync(site.directory)
+  const scratch = makeScratch(site.directory)
+  const journal = plan ? undefined : join(site.directory, 'runs', `${stamp()}-${it.name}-${process.pid}`)
+  if (journal) mkdirSync(join(site.directory, 'runs'), { recursive: true, mode: 0o700 })
+  const write = (ending: string, line: string) => {
+    if (journal) appendFileSync(`${journal}.${ending}`, `${line}\n`, { mode: 0o600 })
+  }
+  const emit: Emit = (event: RunEvent) => {
+    show.emit(event)
+    write('jsonl', jsonLine(event))
+  }
+  let lock: Lock | undefined
+  const run: Run = {
+    runbook: it.name,
+    site,
+    credentials,
+    environment,
+    emit,
+    plan,
+    scratch,
+    signal: interruption.signal,
+    exec: createExec({
+      environment,
+      signal: interruption.signal,
+      kill: end.signal,
+      log: (line) => {
+        write('log', line)
+        if (given.verbose && !given.json) process.stderr.write(`  | ${line}\n`)
+      },
+    }),
+    spaces: once(() => openSpaces(credentials.spaces)),
+    locked: () => lock !== undefined,
+  }
+  const interrupted = () => {
+    if (interruption.signal.aborted) return end.abort()
+    emit({ event: 'warning', text: 'interrupted: what is running is asked to finish; once more ends it at once' })
+    interruption.abort()
+  }
+  const signals = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
+  for (const name of signals) process.on(name, interrupted)
+  try {
+    return await work(run, {
+      started,
+      log: journal && `${relative(process.cwd(), journal)}.log`,
+      lock: async () => {
+        lock = await takeLock(await run.spaces(), site.buckets.state, {
+          directory: site.directory,
+          runbook: [it.name, ...Object.keys(it.positionals ?? {}).map((name) => given[name])].join(' '),
+          wait: Number(given.wait ?? 900),
+          signal: interruption.signal,
+          onWaiting: (holder) => emit({ event: 'lock waiting', holder }),
+          onLost: (by) => {
+            emit({ event: 'warning', text: `the lock was taken over by ${by}, so this run stops` })
+            interruption.abort()
+          },
+        })
+      },
+      confirm: async (question) => {
+        if (given.yes) return true
+        if (!process.stdin.isTTY || !process.stdout.isTTY || given.json)
+          throw misuse({
+            found: `${question} Nobody can be asked here`,
+            expected: '--yes',
+            next: 'look with --plan, then run it with --yes',
+          })
+        show.close()
+        const lines = createInterface({ input: process.stdin, output: process.stdout })
+        try {
+          return /^y(es)?$/i.test(await lines.question(`${question} [y/N] `, { signal: interruption.signal }))
+        } finally {
+          lines.close()
+        }
+      },
+    })
+  } finally {
+    await lock?.release().catch(() => {}) // then it is passed by like that of a run that died
+    rmSync(scratch, { recursive: true, force: true })
+    if (plan && !existed) rmSync(site.directory, { recursive: true, force: true })
+    for (const name of signals) process.off(name, interrupted)
+  }
+}
+
+async function carryOut(it: Runbook, run: Run, given: Arguments, control: Control): Promise<number> {
+  const { emit, signal, site, plan } = run
+  const { positionals = {} } = it
+  emit({
+    event: 'run started',
+    runbook: it.name,
+    site: site.file,
+    arguments: Object.fromEntries(Object.keys(positionals).map((name) => [name, given[name] ?? ''])),
+    plan,
+  })
+  const finish = (counts: Parameters<typeof emit>[0] & { event: 'run finished' }) => {
+    emit(counts)
+    return counts.exit
+  }
+  const seconds = () => (performance.now() - control.started) / 1000
+  const log = control.log ? { log: control.log } : {}
+  const { preflight, steps, afterwards = [] } = await it.procedure(run, given)
+  const wanted = given.until ? stepsUntil(steps, given.until) : steps
+  const failed = await check(preflight, emit)
+  if (failed)
+    return finish({
+      event: 'run finished',
+      counts: {},
+      exit: signal.aborted ? EXIT.interrupted : EXIT.failed,
+      seconds: seconds(),
+      ...log,
+    })
+  const { counts, exit } = await converge(wanted, {
+    plan,
+    emit,
+    signal,
+    beforeWriting: control.lock,
+    confirm: control.confirm,
+  })
+  const code = finish({ event: 'run finished', counts, exit, seconds: seconds(), ...log })
+  if (code === EXIT.converged && wanted === steps && !given.json)
+    for (const line of afterwards) process.stdout.write(`${redact(line)}\n`)
+  return code
+}
+
+/** Looks at everything side by side and tells all that is wrong at once. */
+async function check(preconditions: readonly Precondition[], emit: Emit): Promise<boolean> {
+  const started = performance.now()
+  const results = await Promise.allSettled(preconditions.map(({ check }) => check()))
+  const failed = results.flatMap((result, index) =>
+    result.status === 'rejected' ? [{ title: preconditions[index]!.title, ...tell(result.reason) }] : [],
+  )
+  const passed = preconditions.flatMap(({ title }, index) => (results[index]!.status === 'fulfilled' ? [title] : []))
+  emit({ event: 'preflight finished', passed, failed, seconds: (performance.now() - started) / 1000 })
+  return failed.length > 0
+}
+
+async function tellReport(it: Report, run: Run, given: Arguments): Promise<number> {
+  const { lines, value } = await it.report(run, given)
+  process.stdout.write(given.json ? `${redact(JSON.stringify(value, null, 2))}\n` : `${lines.map(redact).join('\n')}\n`)
+  return EXIT.converged
+}
+
+const stamp = () =>
+  new Date()
+    .toISOString()
+    .replace(/\.\d+Z$/, 'Z')
+    .replaceAll(':', '-')
+
+/** A folder of this run alone; those of runs that died, which may hold a plan with secrets, go. */
+function makeScratch(directory: string): string {
+  mkdirSync(directory, { recursive: true, mode: 0o700 })
+  if ((statSync(directory).mode & 0o077) !== 0)
+    throw misuse({
+      found: `${directory} may be read by others`,
+      expected: 'a folder for its owner alone',
+      next: `chmod 700 ${directory}`,
+    })
+  for (const name of readdirSync(directory)) {
+    const pid = /^scratch-(\d+)$/.exec(name)?.[1]
+    if (pid && !isRunning(Number(pid))) rmSync(join(directory, name), { recursive: true, force: true })
+  }
+  const scratch = join(directory, `scratch-${process.pid}`)
+  rmSync(scratch, { recursive: true, force: true })
+  mkdirSync(scratch, { mode: 0o700 })
+  return scratch
+}

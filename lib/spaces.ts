@@ -1,0 +1,127 @@
+// Spaces, through the AWS SDK: the state bucket, and small objects in it.
+import type { S3Client } from '@aws-sdk/client-s3'
+import { type Drift, type Step, step } from './converge.ts'
+import type { Credentials } from './credentials.ts'
+import { Failure } from './failure.ts'
+
+export type Spaces = { client: S3Client; endpoint: string }
+
+/** The SDK takes a while to load, so only what needs Spaces loads it. */
+const sdk = () => import('@aws-sdk/client-s3')
+
+/** @returns a client for the site's Spaces, path style; close it with client.destroy() */
+export async function openSpaces({ accessKeyId, secretAccessKey, endpoint }: Credentials['spaces']): Promise<Spaces> {
+  const { S3Client } = await sdk()
+  const client = new S3Client({
+    endpoint,
+    region: 'us-east-1', // Spaces wants this in the signature, wherever the bucket is
+    forcePathStyle: true,
+    credentials: { accessKeyId: accessKeyId.reveal(), secretAccessKey: secretAccessKey.reveal() },
+    // Spaces has refused the checksums that newer SDKs add by themselves.
+    requestChecksumCalculation: 'WHEN_REQUIRED',
+    responseChecksumValidation: 'WHEN_REQUIRED',
+    maxAttempts: 4,
+  })
+  return { client, endpoint }
+}
+
+/** @returns whether the error is S3's answer with that status */
+export const isStatus = (error: unknown, status: number) =>
+  (error as { $metadata?: { httpStatusCode?: number } }).$metadata?.httpStatusCode === status
+
+/** @returns the names of all buckets that the key may list */
+export async function listBuckets({ client }: Spaces): Promise<string[]> {
+  const { ListBucketsCommand } = await sdk()
+  const { Buckets = [] } = await client.send(new ListBucketsCommand({}))
+  return Buckets.flatMap((bucket) => bucket.Name ?? [])
+}
+
+/** @returns whether the bucket is there and ours; throws when its name is another customer's */
+export async function bucketExists({ client }: Spaces, bucket: string): Promise<boolean> {
+  const { HeadBucketCommand } = await sdk()
+  try {
+    await client.send(new HeadBucketCommand({ Bucket: bucket }))
+    return true
+  } catch (error) {
+    if (isStatus(error, 404)) return false
+    if (isStatus(error, 403))
+      throw new Failure({
+        found: `the bucket ${bucket} is not open to this Spaces key`,
+        expected: 'a bucket of this account, and a key that may use it',
+        next: 'choose another name under buckets in the site file, or make a key with full access',
+      })
+    throw error
+  }
+}
+
+/** The bucket that has to be there before Terraform's state can be. */
+export const bucketStep = (spaces: () => Promise<Spaces>, bucket: string): Step =>
+  step<Drift>({
+    title: `bucket ${bucket} exists`,
+    check: async () =>
+      (await bucketExists(await spaces(), bucket)) ? undefined : { lines: [`create bucket ${bucket}`] },
+    apply: async () => {
+      const { CreateBucketCommand } = await sdk()
+      try {
+        await (await spaces()).client.send(new CreateBucketCommand({ Bucket: bucket }))
+      } catch (error) {
+        if ((error as Error).name === 'BucketAlreadyOwnedByYou') return // another run was quicker
+        if (isStatus(error, 409))
+          throw new Failure({
+            found: `the bucket name ${bucket} is taken by another account`,
+            expected: 'names that nobody in the region has',
+            next: 'choose other names under buckets in the site file',
+          })
+        throw error
+      }
+    },
+  })
+
+/** @returns the object's text; undefined when it is not there */
+export async function readObject({ client }: Spaces, bucket: string, key: string): Promise<string | undefined> {
+  const { GetObjectCommand } = await sdk()
+  try {
+    const found = await client.send(new GetObjectCommand({ Bucket: bucket, Key: key }))
+    return await found.Body?.transformToString()
+  } catch (error) {
+    if (isStatus(error, 404)) return undefined
+    throw error
+  }
+}
+
+/**
+ * @param onlyNew refuses to overwrite (If-None-Match: *)
+ * @returns false when onlyNew was asked and the key was taken already
+ */
+export async function writeObject(
+  { client }: Spaces,
+  bucket: string,
+  key: string,
+  body: string,
+  { onlyNew = false } = {},
+): Promise<boolean> {
+  const { PutObjectCommand } = await sdk()
+  try {
+    await client.send(
+      new PutObjectCommand({ Bucket: bucket, Key: key, Body: body, ...(onlyNew ? { IfNoneMatch: '*' } : {}) }),
+    )
+    return true
+  } catch (error) {
+    if (onlyNew && (isStatus(error, 412) || isStatus(error, 409))) return false
+    throw error
+  }
+}
+
+export async function removeObject({ client }: Spaces, bucket: string, key: string): Promise<void> {
+  const { DeleteObjectCommand } = await sdk()
+  await client.send(new DeleteObjectCommand({ Bucket: bucket, Key: key }))
+}
+
+/** @returns all keys that begin with the prefix, in order, however many pages the listing has */
+export async function listKeys({ client }: Spaces, bucket: string, prefix: string): Promise<string[]> {
+  const { paginateListObjectsV2 } = await sdk()
+  const keys: string[] = []
+  for await (const page of paginateListObjectsV2({ client }, { Bucket: bucket, Prefix: prefix }))
+    for (const object of page.Contents ?? []) if (object.Key) keys.push(object.Key)
+  return keys.sort()
+}

@@ -1,0 +1,49 @@
+// A customer's values file in the repository: rendered for a new customer, left alone where a person wrote it.
+import { namesOf, readValues } from './customers.ts'
+import { misuse } from './failure.ts'
+import { fileStep, type Repository } from './repository.ts'
+import type { Site } from './site.ts'
+import { renderTemplate } from './templates.ts'
+
+/** @param tag pins the customer to an image; undefined: it follows the chart's */
+export const renderValues = (site: Site, customer: string, tag: string | undefined): string =>
+  renderTemplate('values.yaml', {
+    customer,
+    subdomain: customer,
+    image_repository: site.image_repository,
+    tag,
+    existing_secret: namesOf(customer).slug,
+  })
+
+/** What the container registries take as a tag. */
+export function imageTag(tag: string): string {
+  if (!/^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$/.test(tag))
+    throw misuse({
+      found: `the image tag ${JSON.stringify(tag)}`,
+      expected: 'letters, digits, dots, hyphens and underscores, at most 128',
+      next: 'choose a tag that was pushed, such as a commit’s hash',
+    })
+  return tag
+}
+
+export function valuesStep(repository: Repository, customer: string, tag: string | undefined) {
+  const { site } = repository.run
+  const path = `gitops/apps/${namesOf(customer).slug}/values.yaml`
+  return fileStep(repository, {
+    title: `${path} is in the repository`,
+    path,
+    message: `Add customer ${customer}`,
+    needs: [],
+    check: (text) => {
+      if (text === undefined) return renderValues(site, customer, tag)
+      const { image } = readValues(text, path, customer)
+      if (tag && image.tag !== tag)
+        throw misuse({
+          found: `${path} has the image tag ${image.tag ?? 'of the chart'}`,
+          expected: `${tag}; add-customer does not change a customer that is there`,
+          next: `correct ${path} in the repository`,
+        })
+      return undefined
+    },
+  })
+}

@@ -1,0 +1,67 @@
+#!/usr/bin/env -S sh -c 'exec "$(dirname "$0")/../lib/launch.sh" "$0" "$@"'
+import { readSecrets, secretsStep } from '../lib/customer-secrets.ts'
+// Adds a customer: secrets, a Postgres role and database of its own, its values file in the repository, its DNS record.
+import { customerName, namesOf } from '../lib/customers.ts'
+import { openPlatform } from '../lib/platform.ts'
+import { closedStep, databaseStep, passwordStep, roleStep } from '../lib/postgres.ts'
+import * as preflight from '../lib/preflight.ts'
+import { runbook, startedAs } from '../lib/runbook.ts'
+import { terraformStep } from '../lib/terraform.ts'
+import { imageTag, valuesStep } from '../lib/values.ts'
+
+export const addCustomer = runbook({
+  name: 'add-customer',
+  summary: 'Adds a customer, or finishes adding one: its secrets, role, database, values file and DNS record.',
+  positionals: {
+    customer: { summary: 'its name: lower-case letters, digits and hyphens, such as acme', parse: customerName },
+  },
+  options: {
+    tag: {
+      summary: 'pin the customer to this image tag; otherwise it follows the chart’s',
+      value: 'TAG',
+      parse: imageTag,
+    },
+  },
+  procedure: async (run, given) => {
+    const customer = given.customer!
+    const { database } = namesOf(customer)
+    const platform = openPlatform(run)
+    const { postgres } = platform
+
+    const secrets = secretsStep(run.site.directory, customer)
+    const role = roleStep(postgres, database, run.site.connections_per_customer, { needs: [] })
+    const password = passwordStep(
+      postgres,
+      database,
+      database,
+      () => readSecrets(run.site.directory, customer).databasePassword,
+      { needs: [secrets, role] },
+    )
+    const own = databaseStep(postgres, database, database, { needs: [role] })
+    const closed = closedStep(postgres, { needs: [] })
+    const values = valuesStep(platform.repository, customer, given.tag)
+    const record = terraformStep({
+      title: `${customer}.app.${run.site.domain} is in DNS`,
+      needs: [values],
+      open: platform.terraform,
+      appsDirectory: platform.appsDirectory,
+      allowed: ({ action, address }) =>
+        action === 'create' && address === `cloudflare_dns_record.customer["${customer}"]`,
+    })
+    return {
+      preflight: [
+        preflight.gitPrecondition(run),
+        preflight.terraformPrecondition(platform.program),
+        preflight.digitaloceanPrecondition(run),
+        preflight.spacesPrecondition(run),
+        preflight.cloudflarePrecondition(run),
+        preflight.infrastructurePrecondition(run, platform, customer),
+        preflight.customersPrecondition(platform, customer),
+      ],
+      steps: [secrets, role, password, own, closed, values, record],
+      afterwards: ['Here this runbook ends for now: it does not wait for the customer’s instance on the cluster yet.'],
+    }
+  },
+})
+
+await startedAs(import.meta.url, addCustomer)

@@ -1,0 +1,50 @@
+#!/usr/bin/env -S sh -c 'exec "$(dirname "$0")/../lib/launch.sh" "$0" "$@"'
+// Raises a LunarFront from nothing, or brings one to what this checkout and the site file say.
+import { inventoryStep } from '../lib/inventory.ts'
+import { appsDirectoryAtFirst, openPlatform, pricePlan } from '../lib/platform.ts'
+import * as preflight from '../lib/preflight.ts'
+import { publishedStep } from '../lib/repository.ts'
+import { runbook, startedAs } from '../lib/runbook.ts'
+import { bucketStep } from '../lib/spaces.ts'
+import { onlyAddOrUpdate, terraformStep } from '../lib/terraform.ts'
+
+export const bootstrap = runbook({
+  name: 'bootstrap',
+  summary: 'Raises a LunarFront from nothing, or brings one to what this checkout and the site file say.',
+  procedure: async (run) => {
+    const platform = openPlatform(run)
+    const stateBucket = bucketStep(run.spaces, run.site.buckets.state)
+    const infrastructure = terraformStep({
+      title: 'infrastructure is as terraform/ says',
+      needs: [stateBucket],
+      open: platform.terraform,
+      appsDirectory: appsDirectoryAtFirst(run, platform),
+      allowed: onlyAddOrUpdate,
+      price: (after, before) => pricePlan(run, after, before),
+    })
+    return {
+      preflight: [
+        preflight.gitPrecondition(run),
+        preflight.checkoutPrecondition(run),
+        preflight.terraformPrecondition(platform.program),
+        preflight.digitaloceanPrecondition(run),
+        preflight.limitPrecondition(run),
+        preflight.budgetPrecondition(run),
+        preflight.spacesPrecondition(run),
+        preflight.cloudflarePrecondition(run),
+      ],
+      steps: [
+        stateBucket,
+        infrastructure,
+        inventoryStep(run.site, platform.outputs),
+        publishedStep(run, { needs: [infrastructure] }),
+      ],
+      afterwards: [
+        'Here this runbook ends for now: it does not set up Gitea on the droplet nor Argo CD on the cluster yet.',
+        'next: ./runbooks/add-customer.mts NAME',
+      ],
+    }
+  },
+})
+
+await startedAs(import.meta.url, bootstrap)
