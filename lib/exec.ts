@@ -54,7 +54,7 @@ export function createExec(options: {
     ),
   )
   return async function exec(command) {
-    const { argv, env = {}, cwd, input = '', timeout = 600, onLine, onStart, codes = [0], next } = command
+    const { argv, env = {}, cwd, input, timeout = 600, onLine, onStart, codes = [0], next } = command
     const shown = redact(argv.join(' '))
     if (signal?.aborted) throw new Failure({ found: `\`${shown}\` was not started: the run is being interrupted` })
     log(`$ ${shown}`)
@@ -62,7 +62,8 @@ export function createExec(options: {
     const child = $({
       env: { ...inherited, ...env },
       ...(cwd ? { cwd } : {}),
-      input,
+      ...(input === undefined ? {} : { input }),
+      stdio: [input === undefined ? 'ignore' : 'pipe', 'pipe', 'pipe'],
       detached: true,
       quiet: true,
       nothrow: true,

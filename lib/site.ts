@@ -76,8 +76,9 @@ export const siteSchema = z.strictObject({
       /^[a-z0-9.-]+(:[0-9]+)?(\/[a-z0-9._-]+)+$/,
       'must be an image without its tag, such as registry.lunarfront.tech/ryan/lunarfront-app',
     ),
-  budget_usd_per_month: z.int('must be a whole number of dollars').min(1).max(1_000_000),
+  budget_usd_per_month: z.number().int('must be a whole number of dollars').min(1).max(1_000_000),
   connections_per_customer: z
+    .number()
     .int('must be a whole number')
     .min(2, 'must be at least 2: one to serve, one to migrate')
     .max(500),

@@ -9,12 +9,14 @@ import { ROOT } from './site.ts'
 const handlebars = Handlebars.create()
 
 /** Any value as one line of YAML: JSON, which YAML 1.2 reads as it is but for a few characters that it may not hold. */
-handlebars.registerHelper('yaml', (value: unknown) =>
-  JSON.stringify(value).replace(
+handlebars.registerHelper('yaml', (value: unknown) => {
+  if (value === undefined)
+    throw misuse({ found: 'a template puts a value into YAML that may be left out', expected: 'an {{#if}} around it' })
+  return JSON.stringify(value).replace(
     /[\u007f-\u009f\u2028\u2029\ufeff\ufffe\uffff]/g,
     (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, '0')}`,
-  ),
-)
+  )
+})
 
 /** A value for Ansible's INI inventory: nothing that would end the value, start a comment or a new line. */
 handlebars.registerHelper('ini', (value: unknown) => {
@@ -49,7 +51,7 @@ function complete<T extends object>(view: T, source: string, path: string): T {
   return new Proxy(view, {
     get(target, name, receiver) {
       const value: unknown = Reflect.get(target, name, receiver)
-      if (typeof name === 'symbol' || name === 'length') return value
+      if (typeof name === 'symbol' || name === 'length' || name === 'toJSON') return value // asked by languages, not templates
       if (!Object.hasOwn(target, name))
         throw misuse({
           found: `the template ${source} needs ${path}${name}, which is not given`,
