@@ -7,7 +7,7 @@ import { readYaml, validate } from './input.ts'
 
 /** Names under app.DOMAIN that are the platform's, now or soon; a customer of that name would answer in its place. */
 const RESERVED = [
-  'admin', 'api', 'app', 'argocd', 'auth', 'dev', 'feature', 'git', 'gitea', 'grafana', 'lb', 'localhost', 'login', 'mail',
+  'admin', 'api', 'app', 'argocd', 'auth', 'dev', 'feature', 'git', 'gitea', 'grafana', 'lb', 'login', 'mail',
   'ns', 'platform', 'preview', 'registry', 'staging', 'status', 'test', 'www',
 ] // biome-ignore format: a list
 

@@ -1,7 +1,7 @@
 // What makes a runbook an executable: its command line, site and credentials, preflight, lock, steps, journal, and the
 // exit code.
 import { appendFileSync, existsSync, mkdirSync, readdirSync, realpathSync, rmSync, statSync } from 'node:fs'
-import { join, relative } from 'node:path'
+import { dirname, join, relative } from 'node:path'
 import { createInterface } from 'node:readline/promises'
 import { fileURLToPath } from 'node:url'
 import { type Arguments, CHANGING, COMMON, helpText, parseArguments, type Usage } from './arguments.ts'
@@ -9,7 +9,7 @@ import { type AnyStep, converge, stepsUntil } from './converge.ts'
 import { readCredentials } from './credentials.ts'
 import type { Emit, RunEvent } from './events.ts'
 import { createExec } from './exec.ts'
-import { EXIT, Failure, misuse, tell } from './failure.ts'
+import { EXIT, Failure, misuse, type Told, tell } from './failure.ts'
 import { type Lock, takeLock } from './lock.ts'
 import { json, jsonLine, type Presentation, plain, terminal } from './presentation.ts'
 import { isRunning } from './process.ts'
@@ -108,7 +108,8 @@ async function withRun(
   const plan = 'report' in it || given.plan === 'true'
   const interruption = new AbortController()
   const end = new AbortController()
-  const existed = existsSync(site.directory)
+  // Under --plan nothing may be left behind, not even an empty folder.
+  const made = plan ? [site.directory, dirname(site.directory)].filter((folder) => !existsSync(folder)) : []
   const scratch = makeScratch(site.directory)
   const journal = plan ? undefined : join(site.directory, 'runs', `${stamp()}-${it.name}-${process.pid}`)
   if (journal) mkdirSync(join(site.directory, 'runs'), { recursive: true, mode: 0o700 })
@@ -185,7 +186,7 @@ async function withRun(
   } finally {
     await lock?.release().catch(() => {}) // then it is passed by like that of a run that died
     rmSync(scratch, { recursive: true, force: true })
-    if (plan && !existed) rmSync(site.directory, { recursive: true, force: true })
+    for (const folder of made) rmSync(folder, { recursive: true, force: true })
     for (const name of signals) process.off(name, interrupted)
   }
 }
@@ -234,9 +235,15 @@ async function carryOut(it: Runbook, run: Run, given: Arguments, control: Contro
 async function check(preconditions: readonly Precondition[], emit: Emit): Promise<boolean> {
   const started = performance.now()
   const results = await Promise.allSettled(preconditions.map(({ check }) => check()))
-  const failed = results.flatMap((result, index) =>
-    result.status === 'rejected' ? [{ title: preconditions[index]!.title, ...tell(result.reason) }] : [],
-  )
+  const failed: ({ title: string } & Told)[] = []
+  for (const [index, result] of results.entries()) {
+    if (result.status === 'fulfilled') continue
+    const { title } = preconditions[index]!
+    const told = tell(result.reason)
+    const same = failed.find(({ found }) => found === told.found) // one cause, such as a provider out of reach
+    if (same) same.title += `; ${title}`
+    else failed.push({ title, ...told })
+  }
   const passed = preconditions.flatMap(({ title }, index) => (results[index]!.status === 'fulfilled' ? [title] : []))
   emit({ event: 'preflight finished', passed, failed, seconds: (performance.now() - started) / 1000 })
   return failed.length > 0

@@ -7,7 +7,11 @@ import { Failure } from './failure.ts'
 export type Spaces = { client: S3Client; endpoint: string }
 
 /** The SDK takes a while to load, so only what needs Spaces loads it. */
-const sdk = () => import('@aws-sdk/client-s3')
+const sdk = () => {
+  // Its advice to move to a newer Node is for us, not for whoever runs a runbook.
+  process.env.AWS_SDK_JS_NODE_VERSION_SUPPORT_WARNING_DISABLED = 'true'
+  return import('@aws-sdk/client-s3')
+}
 
 /** @returns a client for the site's Spaces, path style; close it with client.destroy() */
 export async function openSpaces({ accessKeyId, secretAccessKey, endpoint }: Credentials['spaces']): Promise<Spaces> {
