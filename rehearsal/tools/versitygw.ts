@@ -56,9 +56,6 @@ export async function findGo(machine: Machine): Promise<string | undefined> {
   return existsSync(unpacked) ? unpacked : undefined
 }
 
-/** Where a person has no Go of their own, nothing of it ends up in their home either. */
-const goFolders = ({ cache }: Machine) => ({ GOPATH: join(cache, 'go', 'path'), GOCACHE: join(cache, 'go', 'build') })
-
 /**
  * Builds the server into the cache. Two at once do no harm: each builds beside, and the last one's file is kept.
  *
@@ -69,10 +66,11 @@ export async function buildVersitygw(go: string, machine: Machine, report: (line
   mkdirSync(dirname(target), { recursive: true })
   const partial = mkdtempSync(join(dirname(target), 'partial-'))
   const environment = {
-    ...(go.startsWith(machine.cache) ? goFolders(machine) : {}),
     ...machine.environment,
+    // Whoever has no Go of their own gets none of its folders either: they go when the build is done.
+    ...(go.startsWith(machine.cache) ? { GOPATH: join(partial, 'path'), GOCACHE: join(partial, 'cache') } : {}),
     GOTOOLCHAIN: 'local',
-    GOFLAGS: '-mod=readonly -buildvcs=false',
+    GOFLAGS: '-mod=readonly -modcacherw -buildvcs=false',
     GOWORK: 'off',
     CGO_ENABLED: '0',
     GOGC: '400', // of the compiler: it collects less, and is done sooner
