@@ -29,6 +29,8 @@ export type Step<D extends Drift = Drift> = {
   apply: (drift: D, work: Work) => Promise<void>
   /** steps that must be done before; without it, the step before in the list. Independent steps run side by side */
   needs?: readonly AnyStep[]
+  /** true for the one step that makes the lock's own place: two runs may apply it at once */
+  beforeLock?: boolean
   /** seconds that the check after apply may take to come true; 0 unless told */
   within?: number
 }
@@ -99,20 +101,23 @@ export async function converge(
       if (plan) return finish(one, drift ? 'change' : rests ? 'unknown' : 'ok', started, drift)
       return drift ? await remove(one, drift, work, started) : finish(one, 'ok', started)
     } catch (error) {
-      if (plan && rests) return finish(one, 'unknown', started)
+      if (plan && rests && error instanceof Failure && error.notYet) return finish(one, 'unknown', started)
       if (error instanceof Failure) failedWith = error.exit
       return finish(one, 'failed', started, undefined, error)
     }
   }
 
   async function remove(one: AnyStep, seen: Drift, work: Work, started: number): Promise<Status> {
-    const alreadyLocked = locked !== undefined
-    locked ??= options.beforeWriting()
-    await locked
-    const drift = alreadyLocked ? seen : await one.check(work)
+    const settled = one.beforeLock || locked !== undefined
+    if (!one.beforeLock) {
+      locked ??= options.beforeWriting()
+      await locked
+    }
+    const drift = settled ? seen : await one.check(work)
     if (!drift) return finish(one, 'ok', started)
-    emit({ event: 'step drifted', step: one.title, drift: drift.lines })
-    if (drift.confirm && !(await confirm(drift.confirm)))
+    const { lines, confirm: question } = drift
+    emit({ event: 'step drifted', step: one.title, drift: lines, ...(question ? { confirm: question } : {}) })
+    if (question && !(await confirm(question)))
       throw new Failure({ found: 'the answer was not yes, so nothing was done', next: 'run again when it is' })
     signal.throwIfAborted()
     await one.apply(drift, work)

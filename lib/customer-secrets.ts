@@ -28,6 +28,8 @@ export function readSecrets(directory: string, customer: string): CustomerSecret
       expected: 'database_password and jwt_secret',
       next: `look at it; if it cannot be mended: rm ${file}, and the next run makes new ones`,
     })
+  if (!existsSync(file))
+    throw new Failure({ found: `${file} is not there`, next: './runbooks/add-customer.mts', notYet: true })
   let content: unknown
   try {
     content = JSON.parse(readFileSync(file, 'utf8'))

@@ -13,7 +13,7 @@ export type RunEvent =
   | { event: 'steps'; steps: string[] }
   | { event: 'step started'; step: string }
   | { event: 'step waiting'; step: string; for: string }
-  | { event: 'step drifted'; step: string; drift: string[] }
+  | { event: 'step drifted'; step: string; drift: string[]; confirm?: string }
   | { event: 'step finished'; step: string; status: Status; seconds: number; drift?: string[]; failure?: Told }
   | { event: 'run failed'; failure: Told }
   | { event: 'run finished'; counts: Partial<Record<Status, number>>; exit: number; seconds: number; log?: string }

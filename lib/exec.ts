@@ -20,6 +20,8 @@ export type Command = {
   onLine?: (line: string) => void
   /** called with the process id as soon as there is one */
   onStart?: (pid: number) => void
+  /** false for output that holds secrets of its own: it is neither logged nor told when the command fails */
+  shown?: boolean
   /** exit codes that are answers and not failures; [0] unless told */
   codes?: readonly number[]
   /** one command that helps when this one fails */
@@ -54,10 +56,10 @@ export function createExec(options: {
     ),
   )
   return async function exec(command) {
-    const { argv, env = {}, cwd, input, timeout = 600, onLine, onStart, codes = [0], next } = command
-    const shown = redact(argv.join(' '))
-    if (signal?.aborted) throw new Failure({ found: `\`${shown}\` was not started: the run is being interrupted` })
-    log(`$ ${shown}`)
+    const { argv, env = {}, cwd, input, timeout = 600, onLine, onStart, shown = true, codes = [0], next } = command
+    const title = redact(argv.join(' '))
+    if (signal?.aborted) throw new Failure({ found: `\`${title}\` was not started: the run is being interrupted` })
+    log(`$ ${title}`)
     // A group of its own: Ctrl-C reaches it once, from us, and not a second time from the terminal.
     const child = $({
       env: { ...inherited, ...env },
@@ -88,7 +90,8 @@ export function createExec(options: {
       setTimeout(terminate, 10_000).unref()
     }, timeout * 1000)
     if (onLine) eachLine(child.stdout, onLine)
-    for (const stream of [child.stdout, child.stderr]) eachLine(stream, (line) => log(redact(line)))
+    for (const stream of shown ? [child.stdout, child.stderr] : [child.stderr])
+      eachLine(stream, (line) => log(redact(line)))
     try {
       const { exitCode, stdout, stderr } = await child
       const code = exitCode ?? -1
@@ -101,7 +104,7 @@ export function createExec(options: {
             ? 'could not be started: there is no such program'
             : `exited ${code}`
       throw new Failure({
-        found: `\`${shown}\` ${reason}${lastLines(stderr.trim() || stdout)}`,
+        found: `\`${title}\` ${reason}${lastLines(stderr.trim() || (shown ? stdout : ''))}`,
         ...(next ? { next } : {}),
       })
     } finally {

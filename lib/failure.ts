@@ -12,6 +12,8 @@ export type Explanation = {
   next?: string
   /** exit code of the run; 1 unless told */
   exit?: number
+  /** that something is not there yet: under --plan, what rests on a step not applied may well fail so */
+  notYet?: boolean
 }
 
 /** An error that is meant to be read: shown without a stack. Anything else that is thrown is a defect of ours. */
@@ -19,13 +21,15 @@ export class Failure extends Error {
   readonly expected: string | undefined
   readonly next: string | undefined
   readonly exit: number
+  readonly notYet: boolean
 
-  constructor({ found, expected, next, exit = EXIT.failed }: Explanation) {
+  constructor({ found, expected, next, exit = EXIT.failed, notYet = false }: Explanation) {
     super(found)
     this.name = 'Failure'
     this.expected = expected
     this.next = next
     this.exit = exit
+    this.notYet = notYet
   }
 }
 

@@ -52,8 +52,8 @@ export function linesOf(event: RunEvent, verbose: boolean): string[] {
       return [row('waiting', `for the lock of this site, held by ${event.holder}`)]
     case 'warning':
       return [row('warning', event.text)]
-    case 'step drifted':
-      return [row('differs', event.step), ...event.drift.map(below)]
+    case 'step drifted': // what a person is asked about, or asked to see
+      return event.confirm || verbose ? [row('differs', event.step), ...event.drift.map(below)] : []
     case 'step finished': {
       const { step, status, seconds, drift, failure } = event
       const took = seconds >= 0.1 && status !== 'not run' ? time(seconds) : ''

@@ -71,11 +71,15 @@ export type Repository = {
 
 export function openRepository(run: Run): Repository {
   const directory = join(run.scratch, 'clone')
-  const first = once(() =>
-    git(run, run.scratch, ['clone', '--quiet', '--no-tags', '--branch', BRANCH, run.site.repository, directory], {
-      next: './runbooks/bootstrap.mts, which fills the repository',
-    }),
-  )
+  const first = once(async () => {
+    if (!(await remoteHead(run)))
+      throw new Failure({
+        found: `the repository ${run.site.repository} has no branch ${BRANCH} yet`,
+        next: './runbooks/bootstrap.mts, which fills it',
+        notYet: true,
+      })
+    await git(run, run.scratch, ['clone', '--quiet', '--no-tags', '--branch', BRANCH, run.site.repository, directory])
+  })
   // Until it held the lock, another run may have pushed.
   const underLock = once(() => update(run, directory))
   return {

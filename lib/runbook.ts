@@ -152,7 +152,7 @@ async function withRun(
   try {
     return await work(run, {
       started,
-      log: journal && `${relative(process.cwd(), journal)}.log`,
+      log: journal && `${journal.startsWith(`${process.cwd()}/`) ? relative(process.cwd(), journal) : journal}.log`,
       lock: async () => {
         lock = await takeLock(await run.spaces(), site.buckets.state, {
           directory: site.directory,

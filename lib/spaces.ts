@@ -62,6 +62,7 @@ export async function bucketExists({ client }: Spaces, bucket: string): Promise<
 export const bucketStep = (spaces: () => Promise<Spaces>, bucket: string): Step =>
   step<Drift>({
     title: `bucket ${bucket} exists`,
+    beforeLock: true,
     check: async () =>
       (await bucketExists(await spaces(), bucket)) ? undefined : { lines: [`create bucket ${bucket}`] },
     apply: async () => {

@@ -106,6 +106,7 @@ export type Terraform = {
  * @param state whether the state bucket exists
  */
 export async function openTerraform(run: Run, program: string, state: boolean): Promise<Terraform> {
+  if (!state && !run.plan) throw notThere(run)
   const configuration = join(ROOT, 'terraform')
   const kept = join(run.site.directory, 'terraform')
   const copy = join(run.scratch, 'terraform')
@@ -145,7 +146,7 @@ function stampOf(directory: string, { site, credentials, environment }: Run, pro
 function command(
   { run, program, directory, data }: Terraform,
   args: string[],
-  options: Pick<Command, 'timeout' | 'codes' | 'onLine' | 'onStart'> = {},
+  options: Pick<Command, 'timeout' | 'codes' | 'onLine' | 'onStart' | 'shown'> = {},
 ): Promise<Output> {
   const { credentials, environment } = run
   const settings = Object.entries(environment).filter(
@@ -249,7 +250,7 @@ const sentence = ({ summary, detail, address, range }: Diagnostic): string => {
 const resourceSchema: z.ZodType<Resource> = z.object({
   address: z.string(),
   type: z.string(),
-  values: z.record(z.string(), z.unknown()),
+  values: z.record(z.string(), z.unknown()).default({}), // a data source that is yet to be read has none
 })
 const planSchema = z.object({
   planned_values: z.object({ root_module: z.object({ resources: z.array(resourceSchema).default([]) }) }),
@@ -360,7 +361,7 @@ export function terraformStep(options: {
         900,
       )
       if (touched === 0) return undefined
-      const plan = planSchema.parse(JSON.parse((await command(terraform, argv.show(file))).stdout))
+      const plan = planSchema.parse(JSON.parse((await command(terraform, argv.show(file), { shown: false })).stdout))
       const changes = changesOf(plan)
       const refused = forbidden(changes, allowed)
       if (refused.length > 0)
@@ -454,18 +455,20 @@ export type Outputs = {
   gitea: { ip: string; private_ip: string }
 }
 
+const notThere = ({ site }: Run) =>
+  new Failure({
+    found: `the infrastructure of ${site.name} is not there, or only in part`,
+    expected: 'all of it',
+    next: './runbooks/bootstrap.mts',
+    notYet: true,
+  })
+
 /** @returns what the runbooks need of the infrastructure; throws when it is not there yet */
 export async function readOutputs(terraform: Terraform): Promise<Outputs> {
-  const missing = () =>
-    new Failure({
-      found: `the infrastructure of ${terraform.run.site.name} is not there, or only in part`,
-      expected: 'all of it',
-      next: './runbooks/bootstrap.mts',
-    })
-  if (!terraform.state) throw missing()
-  const { stdout } = await command(terraform, argv.output())
+  if (!terraform.state) throw notThere(terraform.run)
+  const { stdout } = await command(terraform, argv.output(), { shown: false })
   const outputs = outputsSchema.safeParse(JSON.parse(stdout))
-  if (!outputs.success) throw missing()
+  if (!outputs.success) throw notThere(terraform.run)
   const { postgres, valkey_url, gitea } = outputs.data
   return { postgres: postgres.value, valkeyUrl: valkey_url.value, gitea: gitea.value }
 }

@@ -100,7 +100,7 @@ test('--plan writes nothing, and what rests on a change is unknown and never ok'
     fact(world, 'd', { needs: [] }),
     fact(world, 'e', {
       check: async () => {
-        throw new Failure({ found: 'cannot look without the one before' })
+        throw new Failure({ found: 'cannot look without the one before', notYet: true })
       },
       needs: [],
     }),
@@ -121,6 +121,18 @@ test('--plan of a converged world is ok and exits 0', async () => {
   const { counts, exit } = await run([fact(world, 'a'), fact(world, 'b')], { plan: true })
   assert.equal(counts, { ok: 2 })
   assert.is(exit, 0)
+})
+
+test('--plan tells a check that fails for any other reason, also where it rests on a change', async () => {
+  const world = new Set<string>()
+  const broken = fact(world, 'broken', {
+    check: async () => {
+      throw new Error('no answer')
+    },
+  })
+  const { finished, exit } = await run([fact(world, 'a'), broken], { plan: true })
+  assert.equal(finished, { a: 'change', broken: 'failed' })
+  assert.is(exit, 1)
 })
 
 test('--plan tells a check that fails on its own as failed', async () => {
