@@ -1,0 +1,221 @@
+// A whole cloud on loopback: starts all of its parts, says where they are, and ends them again.
+import { randomBytes, randomUUID } from 'node:crypto'
+import { existsSync } from 'node:fs'
+import { chmod, mkdir, mkdtemp, readFile, rename, rm, writeFile } from 'node:fs/promises'
+import { join, resolve } from 'node:path'
+import { serveProviders } from '../provider/providers.ts'
+import { createAuthority, issueCertificate } from '../servers/certificates.ts'
+import { installedVersions, startPostgres } from '../servers/postgres.ts'
+import {
+  endAll,
+  forgetProcess,
+  isRunning,
+  type ProcessIdentity,
+  processStarted,
+  recordProcess,
+} from '../servers/processes.ts'
+import { startValkey } from '../servers/valkey.ts'
+import { SIGNING_REGION, startVersitygw } from '../servers/versitygw.ts'
+import { cloudflareApi } from './cloudflare/api.ts'
+import { dnsRecordRoutes } from './cloudflare/dns-records.ts'
+import { type CloudflareAccount, zoneRoutes } from './cloudflare/zones.ts'
+import { serveControl } from './control.ts'
+import type { Account } from './digitalocean/account.ts'
+import { digitalOceanApi } from './digitalocean/api.ts'
+import { stopDatabases } from './digitalocean/databases.ts'
+import { digitalOceanRoutes } from './digitalocean/routes.ts'
+import { emptyState } from './digitalocean/state.ts'
+import { serveApi, type Traffic } from './http.ts'
+import { serveSpaces } from './spaces/front.ts'
+
+/** Where the programs are: a folder of Postgres' ones, and paths of the others. */
+export type Tools = { postgres: string; valkey: string; versitygw: string; openssl: string }
+
+export type CloudOptions = {
+  /** Everything the cloud keeps is under it, but for what Postgres needs a short path for: see the file runtime. */
+  directory: string
+  /** The name of the DNS zone. */
+  domain: string
+  tools: Tools
+  /** The region that all buckets are in; nyc3 when left out. */
+  region?: string | undefined
+  /** Milliseconds from a request to the readiness of what it creates; 100 when left out. */
+  readyAfter?: number | undefined
+}
+
+/** How to reach a cloud, as cloud.json has it. */
+export type CloudAddresses = {
+  pid: number
+  digitalocean: { url: string; token: string }
+  cloudflare: { url: string; token: string; zone_id: string; domain: string }
+  /** The region is the one that signatures name. */
+  spaces: { url: string; region: string; access_key_id: string; secret_access_key: string }
+  /** The value of TF_REATTACH_PROVIDERS. */
+  reattach: Record<string, unknown>
+  control: string
+  /** When it was ready, ISO 8601. */
+  started: string
+}
+
+export type Cloud = CloudAddresses & { stop: () => Promise<void> }
+
+const addressFile = (directory: string) => join(directory, 'cloud.json')
+const runtimeFile = (directory: string) => join(directory, 'runtime')
+
+/**
+ * Starts a cloud in which nothing exists yet.
+ * @throws when the directory has a cloud that runs; what a killed one left there is removed
+ */
+export async function startCloud(options: CloudOptions): Promise<Cloud> {
+  const directory = resolve(options.directory)
+  const { domain, tools, region = 'nyc3', readyAfter = 100 } = options
+  await checkFree(directory)
+  await stopCloud(directory)
+  await mkdir(directory, { recursive: true, mode: 0o700 })
+  recordProcess(directory, 'cloud', process.pid, 'SIGTERM')
+  // Sockets need short paths, and Postgres' user has to get through every folder above its own.
+  const runtime = await mkdtemp('/tmp/lunarfront-')
+  await chmod(runtime, 0o711)
+  await writeFile(runtimeFile(directory), runtime, { mode: 0o600 })
+
+  /** In the order they are to be undone. */
+  const undo: (() => Promise<void>)[] = []
+  const stop = async () => {
+    await rm(addressFile(directory), { force: true })
+    for (const step of undo.splice(0).reverse()) await step()
+    await rm(runtime, { recursive: true, force: true })
+    await rm(runtimeFile(directory), { force: true })
+    forgetProcess(directory, 'cloud')
+  }
+  try {
+    const addresses = await startParts({ directory, runtime, domain, tools, region, readyAfter, undo })
+    const partial = `${addressFile(directory)}.${process.pid}`
+    await writeFile(partial, JSON.stringify(addresses, null, 2), { mode: 0o600 })
+    await rename(partial, addressFile(directory))
+    return { ...addresses, stop }
+  } catch (error) {
+    await stop()
+    throw error
+  }
+}
+
+type Parts = Required<Omit<CloudOptions, 'region' | 'readyAfter'>> & {
+  runtime: string
+  region: string
+  readyAfter: number
+  undo: (() => Promise<void>)[]
+}
+
+async function startParts({
+  directory,
+  runtime,
+  domain,
+  tools,
+  region,
+  readyAfter,
+  undo,
+}: Parts): Promise<CloudAddresses> {
+  const spaces = {
+    access_key_id: `DO00${randomBytes(8).toString('hex').toUpperCase()}`,
+    secret_access_key: randomBytes(32).toString('base64url'),
+  }
+  const virtualDomain = `${region}.spaces.test`
+  const [authority, versions, s3] = await Promise.all([
+    createAuthority(join(directory, 'tls'), tools.openssl),
+    installedVersions(tools.postgres),
+    startVersitygw({
+      ...{ directory, runtime, binary: tools.versitygw, virtualDomain },
+      ...{ accessKeyId: spaces.access_key_id, secretAccessKey: spaces.secret_access_key },
+    }),
+  ])
+  undo.push(s3.stop)
+  const certificate = await issueCertificate(authority, join(directory, 'tls'))
+
+  const traffic: Traffic = { faults: [], calls: [] }
+  const keep = <T extends { close: () => Promise<void> }>(listener: T): T => {
+    undo.push(listener.close)
+    return listener
+  }
+
+  let base = ''
+  const account: Account = {
+    token: `dop_v1_${randomBytes(32).toString('hex')}`,
+    state: emptyState(domain),
+    ...{ domain, readyAfter, base: () => base },
+    servers: {
+      postgresVersions: Object.keys(versions),
+      authority: authority.pem,
+      startPostgres: (name, version, memory, password) => {
+        const binaries = versions[version] ?? tools.postgres
+        return startPostgres({ directory, runtime, name, binaries, certificate, password, memory })
+      },
+      startValkey: (name, memory, password) =>
+        startValkey({ directory, name, binary: tools.valkey, authority, certificate, password, memory }),
+    },
+  }
+  undo.push(() => stopDatabases(account.state))
+  const digitalocean = keep(await serveApi(digitalOceanApi(account, digitalOceanRoutes(account)), traffic))
+  base = digitalocean.url
+
+  const cloudflareAccount: CloudflareAccount = {
+    token: randomBytes(30).toString('base64url'),
+    tokenId: randomBytes(16).toString('hex'),
+    zone: { id: randomUUID().replaceAll('-', ''), name: domain, created_on: new Date().toISOString() },
+    records: new Map(),
+  }
+  const cloudflareRoutes = [...zoneRoutes(cloudflareAccount), ...dnsRecordRoutes(cloudflareAccount)]
+  const cloudflare = keep(await serveApi(cloudflareApi(cloudflareAccount, cloudflareRoutes), traffic))
+
+  const signingKey = {
+    ...{ accessKeyId: spaces.access_key_id, secretAccessKey: spaces.secret_access_key, region: SIGNING_REGION },
+  }
+  const buckets = {
+    socket: s3.socket,
+    region,
+    virtualDomain,
+    signingKey,
+    settings: new Map(),
+    creations: Promise.resolve(),
+  }
+  const front = keep(await serveSpaces(buckets, traffic))
+  const addresses = {
+    digitalocean: { url: digitalocean.url, token: account.token },
+    cloudflare: {
+      ...{ url: `${cloudflare.url}/client/v4`, token: cloudflareAccount.token },
+      ...{ zone_id: cloudflareAccount.zone.id, domain },
+    },
+    spaces: { url: front.url, region: SIGNING_REGION, ...spaces },
+  }
+  const control = keep(
+    await serveControl({
+      ...{ traffic, digitalocean: account.state, cloudflare: cloudflareAccount },
+      spaces: () => addresses.spaces,
+    }),
+  )
+  const providers = keep(await serveProviders(addresses))
+  return {
+    pid: process.pid,
+    ...addresses,
+    ...{ reattach: providers.reattach, control: control.url, started: new Date().toISOString() },
+  }
+}
+
+async function checkFree(directory: string): Promise<void> {
+  const noted = join(directory, 'pids', 'cloud')
+  if (!existsSync(noted)) return
+  const identity = JSON.parse(await readFile(noted, 'utf8')) as ProcessIdentity
+  const isSelf = identity.pid === process.pid && identity.started === processStarted(process.pid)
+  if (isRunning(identity) || isSelf)
+    throw new Error(`a cloud runs in ${directory} already (process ${identity.pid}): stop it with kill ${identity.pid}`)
+}
+
+/** Ends every process of the directory's cloud, even of one that was killed, and removes what it can no longer use. */
+export async function stopCloud(directory: string): Promise<void> {
+  const home = resolve(directory)
+  await endAll(home)
+  await rm(addressFile(home), { force: true })
+  if (!existsSync(runtimeFile(home))) return
+  const runtime = await readFile(runtimeFile(home), 'utf8')
+  if (/^\/tmp\/lunarfront-\w+$/.test(runtime)) await rm(runtime, { recursive: true, force: true })
+  await rm(runtimeFile(home), { force: true })
+}

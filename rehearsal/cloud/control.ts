@@ -1,0 +1,102 @@
+// Where a test or a person looks behind the cloud, and asks it to fail.
+import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
+import { z } from 'zod'
+import type { CloudflareAccount } from './cloudflare/zones.ts'
+import type { State } from './digitalocean/state.ts'
+import { faultSchema } from './faults.ts'
+import { type Listener, listen, type Traffic } from './http.ts'
+import { listObjects, type SpacesSettings } from './spaces/client.ts'
+
+export type Control = {
+  traffic: Traffic
+  digitalocean: State
+  cloudflare: CloudflareAccount
+  spaces: () => SpacesSettings
+}
+
+const planted = z.union([faultSchema, z.strictObject({ droplet_limit: z.number().int().min(0) })])
+
+/**
+ * Serves, without a password, to loopback only:
+ * GET, POST, DELETE /faults; GET /objects; GET, DELETE /requests.
+ */
+export function serveControl(control: Control): Promise<Listener> {
+  const usualLimit = control.digitalocean.account.droplet_limit
+  return listen(
+    createServer((incoming, outgoing) => {
+      answer(control, usualLimit, incoming).then(
+        ([status, body]) => send(outgoing, status, body),
+        (error: Error) => send(outgoing, 500, { message: error.message }),
+      )
+    }),
+  )
+}
+
+function send(outgoing: ServerResponse, status: number, body: unknown): void {
+  outgoing.writeHead(status, { 'content-type': 'application/json' }).end(JSON.stringify(body, null, 2))
+}
+
+async function answer(control: Control, usualLimit: number, incoming: IncomingMessage): Promise<[number, unknown]> {
+  const { traffic, digitalocean } = control
+  switch (`${incoming.method} ${incoming.url}`) {
+    case 'GET /faults':
+      return [200, { faults: traffic.faults, droplet_limit: digitalocean.account.droplet_limit }]
+    case 'POST /faults': {
+      const chunks: Buffer[] = []
+      for await (const chunk of incoming) chunks.push(chunk as Buffer)
+      const parsed = planted.safeParse(parse(Buffer.concat(chunks).toString('utf8')))
+      if (!parsed.success) return [422, { message: z.prettifyError(parsed.error) }]
+      if ('droplet_limit' in parsed.data) digitalocean.account.droplet_limit = parsed.data.droplet_limit
+      else traffic.faults.push(parsed.data)
+      return [201, parsed.data]
+    }
+    case 'DELETE /faults':
+      traffic.faults.length = 0
+      digitalocean.account.droplet_limit = usualLimit
+      return [200, {}]
+    case 'GET /objects':
+      return [200, await objects(control)]
+    case 'GET /requests':
+      return [200, traffic.calls]
+    case 'DELETE /requests':
+      traffic.calls.length = 0
+      return [200, {}]
+    default:
+      return [404, { message: `no ${incoming.method} ${incoming.url} here` }]
+  }
+}
+
+const parse = (text: string): unknown => {
+  try {
+    return JSON.parse(text)
+  } catch {
+    return undefined
+  }
+}
+
+/** Everything that exists, in a form that stays the same while nothing changes. No passwords. */
+async function objects({ digitalocean: state, cloudflare, spaces }: Control) {
+  const databases = [...state.databases.values()].map(
+    async ({ readyAt, passwords, server, postgres, valkey, failure, ...cluster }) => ({
+      ...cluster,
+      users: postgres ? await postgres.roles() : ['default'],
+      databases: postgres ? await postgres.databases() : [],
+    }),
+  )
+  return {
+    digitalocean: {
+      keys: [...state.keys.values()],
+      vpcs: [...state.vpcs.values()],
+      droplets: [...state.droplets.values()].map(({ readyAt, ...droplet }) => droplet),
+      reserved_ips: [...state.reservedIps.values()],
+      firewalls: [...state.firewalls.values()],
+      databases: await Promise.all(databases),
+      kubernetes_clusters: [...state.clusters.values()].map(({ readyAt, token, ...cluster }) => cluster),
+      projects: [...state.projects.values()],
+      project_resources: Object.fromEntries(state.assignments),
+      tags: [...state.tags],
+    },
+    cloudflare: { dns_records: [...cloudflare.records.values()] },
+    spaces: await listObjects(spaces()),
+  }
+}

@@ -1,0 +1,51 @@
+// Runs a cloud until it is told to stop:
+//   tsx rehearsal/cloud/main.mts --directory DIR --domain lunarfront.test --tools '{"postgres": …}'
+import { parseArgs } from 'node:util'
+import { z } from 'zod'
+import { startCloud } from './cloud.ts'
+
+const tools = z.strictObject({
+  postgres: z.string(),
+  valkey: z.string(),
+  versitygw: z.string(),
+  openssl: z.string().default('openssl'),
+})
+
+const USAGE = `usage: tsx rehearsal/cloud/main.mts --directory DIR --domain NAME --tools JSON [--region nyc3] [--ready-after MS]
+  --directory    where everything is kept; cloud.json there says how to reach the cloud
+  --domain       name of the DNS zone, such as lunarfront.test
+  --tools        {"postgres": folder of initdb, "valkey": path, "versitygw": path, "openssl": path}
+  --region       the region that all buckets are in
+  --ready-after  milliseconds from a request to the readiness of what it creates`
+
+const { values } = parseArgs({
+  options: {
+    directory: { type: 'string' },
+    domain: { type: 'string' },
+    tools: { type: 'string' },
+    region: { type: 'string' },
+    'ready-after': { type: 'string' },
+  },
+})
+if (!values.directory || !values.domain || !values.tools) {
+  console.error(USAGE)
+  process.exit(64)
+}
+
+// Asked for before anything has started, so that a signal during the start is not lost.
+const told = new Promise<void>((resolve) => {
+  for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => resolve())
+})
+
+const cloud = await startCloud({
+  directory: values.directory,
+  domain: values.domain,
+  tools: tools.parse(JSON.parse(values.tools)),
+  region: values.region,
+  readyAfter: values['ready-after'] === undefined ? undefined : Number(values['ready-after']),
+})
+const { stop, ...addresses } = cloud
+process.stdout.write(`${JSON.stringify(addresses)}\n`)
+await told
+await stop()
+process.exit(0)

@@ -1,0 +1,81 @@
+// What will be, from what is and what the configuration wants, as providers on Terraform's older SDK plan it:
+// there "not set" and a zero value are the same, and what the provider computes is unknown only at birth.
+import type { Attribute, Blocks, Fields } from './schema.ts'
+import { equal, isObject, isZero, UNKNOWN, Unknown, type Value, type Values } from './values.ts'
+
+function planAttribute(attribute: Attribute, wanted: Value, prior: Value, isNew: boolean): Value {
+  if (wanted instanceof Unknown) return UNKNOWN
+  if (wanted === null && attribute.computed) return isNew ? UNKNOWN : prior
+  const asked = wanted ?? ((attribute.fallback ?? null) as Value)
+  const next = asked !== null && attribute.store ? (attribute.store(asked) as Value) : asked
+  if (isNew) return next
+  if (isZero(next) && isZero(prior)) return prior
+  const unordered = attribute.type?.notation[0] === 'set'
+  if (prior !== null && next !== null && (equal(prior, next, unordered) || attribute.same?.(prior, next))) return prior
+  return next
+}
+
+const rows = (value: Value | undefined): Values[] => (Array.isArray(value) ? value.filter(isObject) : [])
+
+function planBlocks(blocks: Blocks, wanted: Value, prior: Value, isNew: boolean): Value {
+  if (wanted instanceof Unknown) return UNKNOWN
+  const next = rows(wanted)
+  const before = rows(prior)
+  if (next.length === 0 && blocks.computed) return isNew ? UNKNOWN : prior
+  if (blocks.nesting === 'list') return next.map((row, index) => planFields(blocks.fields, row, before[index] ?? null))
+  // Rows of a set have no names: a row is one that was there if nothing in it would change.
+  return next.map((row) => {
+    const kept = before.find((old) => equal(planFields(blocks.fields, row, old), old))
+    return kept ?? planFields(blocks.fields, row, null)
+  })
+}
+
+/**
+ * Plans one object.
+ * @param prior null when it does not exist yet
+ */
+export function planFields(fields: Fields, wanted: Values, prior: Values | null): Values {
+  const planned: Values = {}
+  for (const [name, field] of Object.entries(fields)) {
+    const [next, before] = [wanted[name] ?? null, prior?.[name] ?? null]
+    planned[name] =
+      field.kind === 'attribute'
+        ? planAttribute(field, next, before, prior === null)
+        : planBlocks(field, next, before, prior === null)
+  }
+  if ('timeouts' in wanted) planned.timeouts = wanted.timeouts ?? null
+  return planned
+}
+
+/** The way to an attribute: names, and positions in lists. */
+export type Path = (string | number)[]
+
+/** @returns where a planned change needs a new resource */
+export function replacements(fields: Fields, planned: Values, prior: Values): Path[] {
+  return Object.entries(fields).flatMap(([name, field]): Path[] => {
+    const [next, before] = [planned[name] ?? null, prior[name] ?? null]
+    if (field.kind === 'attribute') {
+      const unordered = field.type?.notation[0] === 'set'
+      return field.replace && !equal(next, before, unordered) ? [[name]] : []
+    }
+    if (field.nesting === 'set') return []
+    const old = rows(before)
+    return rows(next).flatMap((row, index) => {
+      const was = old[index]
+      return was ? replacements(field.fields, row, was).map((path) => [name, index, ...path]) : []
+    })
+  })
+}
+
+/** @returns exactly what the schema has: what is missing is null, or no block; what is unknown is null */
+export function conform(fields: Fields, values: Values): Values {
+  const shaped: Values = {}
+  for (const [name, field] of Object.entries(fields)) {
+    const value = values[name]
+    if (field.kind === 'blocks') shaped[name] = rows(value).map((row) => conform(field.fields, row))
+    else if (value === undefined || value instanceof Unknown) shaped[name] = null
+    else shaped[name] = field.nested && isObject(value) ? conform(field.nested, value) : value
+  }
+  if ('timeouts' in values) shaped.timeouts = values.timeouts ?? null
+  return shaped
+}
