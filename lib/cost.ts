@@ -1,5 +1,5 @@
 // What the platform costs a month, worked out from Terraform's plan and the price file.
-import { z } from 'zod'
+import * as z from 'zod'
 import { Failure } from './failure.ts'
 import { DATABASE_NODE, HA_CONTROL_PLANE, LOAD_BALANCER, PRICES_AS_OF, SPACES } from './prices.ts'
 

@@ -3,7 +3,7 @@
 import { randomBytes } from 'node:crypto'
 import { chmodSync, existsSync, readFileSync, statSync } from 'node:fs'
 import { join } from 'node:path'
-import { z } from 'zod'
+import * as z from 'zod'
 import { type Drift, type Step, step } from './converge.ts'
 import { Failure } from './failure.ts'
 import { writeWhole } from './files.ts'

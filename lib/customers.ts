@@ -1,7 +1,7 @@
 // The customers: what one may be called, what belongs to one, and the only list of them, the folders in gitops/apps.
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { z } from 'zod'
+import * as z from 'zod'
 import { misuse } from './failure.ts'
 import { readYaml, validate } from './input.ts'
 

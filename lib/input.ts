@@ -1,6 +1,6 @@
 // Reading what people wrote: YAML and its schema, every problem told at once and by name.
 import { parseDocument } from 'yaml'
-import type { z } from 'zod'
+import type * as z from 'zod'
 import { misuse } from './failure.ts'
 
 /**

@@ -1,6 +1,6 @@
 // The few questions that runbooks ask DigitalOcean and Cloudflare themselves; everything else is Terraform's.
 import { setTimeout as sleep } from 'node:timers/promises'
-import { z } from 'zod/mini'
+import * as z from 'zod/mini'
 import type { Credentials } from './credentials.ts'
 import { Failure } from './failure.ts'
 import type { Secret } from './secret.ts'

@@ -3,12 +3,16 @@
 import { existsSync, readFileSync } from 'node:fs'
 import { dirname, join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { z } from 'zod'
+import * as z from 'zod'
 import { misuse } from './failure.ts'
 import { readYaml, validate } from './input.ts'
 
-/** The root of this checkout. */
-export const ROOT = fileURLToPath(new URL('..', import.meta.url)).replace(/\/$/, '')
+/** The root of this checkout: the nearest folder above this code with a package.json. */
+export const ROOT = rootAbove(dirname(fileURLToPath(import.meta.url)))
+
+function rootAbove(folder: string): string {
+  return existsSync(join(folder, 'package.json')) ? folder : rootAbove(dirname(folder))
+}
 
 const bucketName = z
   .string()

@@ -5,7 +5,7 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync
 import { cp } from 'node:fs/promises'
 import { hostname, userInfo } from 'node:os'
 import { join } from 'node:path'
-import { z } from 'zod'
+import * as z from 'zod'
 import { type AnyStep, type Drift, type Step, step, type Work } from './converge.ts'
 import type { Resource } from './cost.ts'
 import type { Command, Output } from './exec.ts'

@@ -1,4 +1,4 @@
-#!/usr/bin/env -S sh -c 'exec "$(dirname "$0")/../lib/launch.sh" "$0" "$@"'
+#!/usr/bin/env -S sh -c 'exec node "$(dirname "$0")/../lib/launch.mjs" "$0" "$@"'
 // Raises a LunarFront from nothing, or brings one to what this checkout and the site file say.
 import { inventoryStep } from '../lib/inventory.ts'
 import { appsDirectoryAtFirst, openPlatform, pricePlan } from '../lib/platform.ts'
