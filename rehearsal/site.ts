@@ -1,0 +1,271 @@
+// A rehearsal: a cloud of its own, a site that lives in it, and the environment in which the runbooks find both.
+import { execFile, spawn } from 'node:child_process'
+import { closeSync, existsSync, mkdirSync, openSync, readdirSync, readFileSync, rmSync } from 'node:fs'
+import { homedir, userInfo } from 'node:os'
+import { join, resolve } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { promisify } from 'node:util'
+import { stringify } from 'yaml'
+import { Failure } from '../lib/failure.ts'
+import { writeWhole } from '../lib/files.ts'
+import { type CloudAddresses, stopCloud } from './cloud/cloud.ts'
+import { installedVersions } from './servers/postgres.ts'
+import { isRunning, type ProcessIdentity, processStarted } from './servers/processes.ts'
+import { installTools, pathWith, type Tools } from './tools.ts'
+
+const ROOT = fileURLToPath(new URL('..', import.meta.url))
+const run = promisify(execFile)
+
+export const DOMAIN = 'lunarfront.test'
+/** Seconds that a cloud may take to start. */
+const PATIENCE = 60
+
+export type Rehearsal = {
+  directory: string
+  /** everything that a runbook of this rehearsal gets as its environment, and nothing of this process's but its PATH */
+  env: Record<string, string>
+  siteFile: string
+  cloud: CloudAddresses
+  /** ends every process of it and removes its directory */
+  down: () => Promise<void>
+}
+
+export type RehearsalOptions = {
+  /** made for it, and removed by down */
+  directory: string
+  /** those of this machine unless told */
+  tools?: Tools
+  /** lives on when this process ends; without it the cloud ends too */
+  stays?: boolean
+  /** put over the site file's settings */
+  settings?: Record<string, unknown>
+}
+
+const cloudDirectory = (directory: string) => join(directory, 'cloud')
+export const repositoryDirectory = (directory: string) => join(directory, 'git', 'lunarfront-infra.git')
+export const siteFileOf = (directory: string) => join(directory, 'lunarfront.yaml')
+export const serviceFileOf = (directory: string) => join(directory, 'pg_service.conf')
+/** Where the runbooks keep what is the site's, as lib/site.ts has it. */
+export const siteDirectoryOf = (directory: string) => join(directory, '.lunarfront', 'lunarfront')
+
+/**
+ * Starts a rehearsal in which nothing exists yet: a cloud, an empty Git repository, an SSH key, a site file.
+ *
+ * @returns how to use it and to end it; throws a Failure where it did not start
+ */
+export async function startRehearsal(options: RehearsalOptions): Promise<Rehearsal> {
+  const directory = resolve(options.directory)
+  const tools = options.tools ?? (await installTools(console.log))
+  mkdirSync(directory, { recursive: true, mode: 0o700 })
+  try {
+    const [cloud, key, versions] = await Promise.all([
+      startCloudProcess(directory, tools, options.stays ?? false),
+      makeOperatorKey(directory, tools),
+      installedVersions(tools.postgres),
+      makeRepository(directory, tools),
+    ])
+    const newest = Object.keys(versions).sort((one, other) => Number(other) - Number(one))[0] ?? ''
+    const site = { ...siteSettings(directory, cloud, key, newest), ...options.settings }
+    writeWhole(siteFileOf(directory), stringify(site))
+    return openRehearsal(directory, tools, cloud)
+  } catch (error) {
+    await endRehearsal(directory)
+    throw error
+  }
+}
+
+/** @returns the rehearsal in that directory if it is up and answers; undefined otherwise */
+export async function findRehearsal(directory: string, tools: Tools): Promise<Rehearsal | undefined> {
+  const cloud = readCloud(directory)
+  if (!cloud || !existsSync(siteFileOf(directory)) || !(await answers(cloud))) return undefined
+  return openRehearsal(resolve(directory), tools, cloud)
+}
+
+function openRehearsal(directory: string, tools: Tools, cloud: CloudAddresses): Rehearsal {
+  const env = environmentOf(directory, tools, cloud)
+  checkOwn(env, readFileSync(siteFileOf(directory), 'utf8'), directory)
+  return { directory, env, siteFile: siteFileOf(directory), cloud, down: () => endRehearsal(directory) }
+}
+
+/** The site file of a rehearsal. */
+function siteSettings(directory: string, { cloudflare }: CloudAddresses, publicKey: string, postgresVersion: string) {
+  return {
+    name: 'lunarfront',
+    domain: DOMAIN,
+    region: 'nyc3',
+    cloudflare_zone_id: cloudflare.zone_id,
+    buckets: { state: 'lunarfront-terraform-state', files: 'lunarfront-files', backups: 'lunarfront-backups' },
+    operator_ssh_keys: { rehearsal: publicKey },
+    repository: repositoryDirectory(directory),
+    image_repository: `registry.${DOMAIN}/ryan/lunarfront-app`,
+    budget_usd_per_month: 150,
+    connections_per_customer: 5,
+    allow_uncommitted_changes: true,
+    terraform: { postgres_version: postgresVersion },
+  }
+}
+
+/** Built from empty, so that no real credential gets in: not from this process, nor from a file of the person's. */
+function environmentOf(directory: string, tools: Tools, cloud: CloudAddresses): Record<string, string> {
+  const { digitalocean, cloudflare, spaces } = cloud
+  return {
+    PATH: pathWith(tools),
+    HOME: process.env.HOME ?? homedir(),
+    USER: process.env.USER ?? userInfo().username,
+    LANG: process.env.LANG ?? 'C.UTF-8',
+    TERM: process.env.TERM ?? 'dumb',
+    ...addressesFor(directory, { digitalocean, cloudflare, spaces }),
+    TF_REATTACH_PROVIDERS: JSON.stringify(cloud.reattach),
+  }
+}
+
+function addressesFor(
+  directory: string,
+  { digitalocean, cloudflare, spaces }: Pick<CloudAddresses, 'digitalocean' | 'cloudflare' | 'spaces'>,
+): Record<string, string> {
+  return {
+    LUNARFRONT_SITE: siteFileOf(directory),
+    DIGITALOCEAN_TOKEN: digitalocean.token,
+    DIGITALOCEAN_API_URL: digitalocean.url,
+    CLOUDFLARE_API_TOKEN: cloudflare.token,
+    CLOUDFLARE_BASE_URL: cloudflare.url,
+    SPACES_ENDPOINT_URL: spaces.url,
+    SPACES_ACCESS_KEY_ID: spaces.access_key_id,
+    SPACES_SECRET_ACCESS_KEY: spaces.secret_access_key,
+    AWS_ACCESS_KEY_ID: spaces.access_key_id,
+    AWS_SECRET_ACCESS_KEY: spaces.secret_access_key,
+    AWS_ENDPOINT_URL_S3: spaces.url,
+    AWS_REGION: spaces.region,
+    AWS_CONFIG_FILE: '/dev/null',
+    AWS_SHARED_CREDENTIALS_FILE: '/dev/null',
+    AWS_EC2_METADATA_DISABLED: 'true',
+    TF_CLI_CONFIG_FILE: '/dev/null',
+    TF_DATA_DIR: join(siteDirectoryOf(directory), 'terraform'),
+    CHECKPOINT_DISABLE: '1',
+    PGSERVICEFILE: serviceFileOf(directory),
+  }
+}
+
+/** Throws a Failure if any address that the runbooks would use is neither on loopback nor the rehearsal's own. */
+export function checkOwn(env: Record<string, string>, siteText: string, directory: string): void {
+  const everything = [...Object.entries(env), ['the site file', siteText] as const]
+  for (const [name, text] of everything) {
+    for (const [address] of text.matchAll(/\b[a-z][a-z0-9+.-]*:\/\/[^\s"',}]+/g)) {
+      if (!isLoopback(new URL(address).hostname))
+        throw new Failure({
+          found: `${name} of the rehearsal names ${new URL(address).hostname}`,
+          expected: 'only addresses on loopback',
+          next: 'npm run rehearse -- down',
+        })
+    }
+  }
+  const repository = /^repository: (.*)$/m.exec(siteText)?.[1]
+  if (repository !== repositoryDirectory(directory))
+    throw new Failure({
+      found: `the site file of the rehearsal names the repository ${repository}`,
+      expected: repositoryDirectory(directory),
+      next: 'npm run rehearse -- down',
+    })
+  for (const { Addr } of Object.values<{ Addr?: { String?: string } }>(JSON.parse(env.TF_REATTACH_PROVIDERS ?? '{}')))
+    if (!isLoopback(new URL(`tcp://${Addr?.String}`).hostname))
+      throw new Failure({ found: `a provider at ${Addr?.String}`, expected: 'one on loopback' })
+}
+
+const isLoopback = (host: string) => /^(127(\.\d{1,3}){3}|localhost|\[::1\])$/.test(host)
+
+/** Ends every process of the rehearsal in that directory, also of one that was killed, and removes the directory. */
+export async function endRehearsal(directory: string): Promise<void> {
+  await stopCloud(cloudDirectory(directory))
+  rmSync(directory, { recursive: true, force: true })
+}
+
+/** @returns the cloud's processes that run, by name */
+export function processesOf(directory: string): (ProcessIdentity & { name: string })[] {
+  const folder = join(cloudDirectory(directory), 'pids')
+  if (!existsSync(folder)) return []
+  return readdirSync(folder)
+    .map((name) => ({ name, ...(JSON.parse(readFileSync(join(folder, name), 'utf8')) as ProcessIdentity) }))
+    .filter(isRunning)
+}
+
+export function readCloud(directory: string): CloudAddresses | undefined {
+  try {
+    return JSON.parse(readFileSync(join(cloudDirectory(directory), 'cloud.json'), 'utf8'))
+  } catch {
+    return undefined
+  }
+}
+
+async function answers({ digitalocean, pid }: CloudAddresses): Promise<boolean> {
+  if (processStarted(pid) === undefined) return false
+  try {
+    const { ok } = await fetch(`${digitalocean.url}/v2/account`, {
+      headers: { authorization: `Bearer ${digitalocean.token}` },
+      signal: AbortSignal.timeout(5_000),
+    })
+    return ok
+  } catch {
+    return false
+  }
+}
+
+async function startCloudProcess(directory: string, tools: Tools, stays: boolean): Promise<CloudAddresses> {
+  const home = cloudDirectory(directory)
+  mkdirSync(home, { recursive: true, mode: 0o700 })
+  const logFile = join(home, 'cloud.log')
+  const log = openSync(logFile, 'w', 0o600)
+  const { postgres, valkey, versitygw, openssl } = tools
+  const child = spawn(
+    process.execPath,
+    [
+      ...['--import', 'tsx', join(ROOT, 'rehearsal', 'cloud', 'main.mts'), '--directory', home, '--domain', DOMAIN],
+      ...['--tools', JSON.stringify({ postgres, valkey, versitygw, openssl })],
+    ],
+    {
+      cwd: ROOT,
+      env: { PATH: pathWith(tools), HOME: process.env.HOME ?? homedir(), LANG: 'C.UTF-8' },
+      detached: stays,
+      stdio: ['ignore', 'pipe', log],
+    },
+  )
+  closeSync(log)
+  if (!stays) process.once('exit', () => child.kill('SIGTERM'))
+  const { stdout } = child
+  if (!stdout) throw new Error('the cloud has no standard output')
+  return new Promise((resolve, reject) => {
+    const fail = (reason: string) => {
+      clearTimeout(timer)
+      const said = readFileSync(logFile, 'utf8').trim().split('\n').slice(-20).join('\n')
+      reject(new Failure({ found: `the cloud ${reason}${said ? `:\n${said}` : ''}`, next: `less ${logFile}` }))
+    }
+    const timer = setTimeout(() => {
+      child.kill('SIGTERM')
+      fail(`was not ready within ${PATIENCE} s`)
+    }, PATIENCE * 1000)
+    child.once('error', ({ message }) => fail(`could not be started: ${message}`))
+    child.once('exit', (code, signal) => fail(`ended with ${code ?? signal} before it was ready`))
+    let printed = ''
+    stdout.setEncoding('utf8').on('data', (chunk: string) => {
+      printed += chunk
+      if (!printed.includes('\n')) return
+      clearTimeout(timer)
+      child.removeAllListeners('exit')
+      stdout.destroy()
+      child.unref()
+      resolve(JSON.parse(printed))
+    })
+  })
+}
+
+async function makeRepository(directory: string, { git }: Tools): Promise<void> {
+  const repository = repositoryDirectory(directory)
+  mkdirSync(repository, { recursive: true })
+  await run(git, ['init', '--quiet', '--bare', '--initial-branch=main', repository])
+}
+
+/** @returns the public half */
+async function makeOperatorKey(directory: string, { sshKeygen }: Tools): Promise<string> {
+  const key = join(directory, 'operator')
+  await run(sshKeygen, ['-q', '-t', 'ed25519', '-N', '', '-C', 'rehearsal', '-f', key])
+  return readFileSync(`${key}.pub`, 'utf8').trim()
+}
