@@ -124,8 +124,12 @@ async function startParts({
     createAuthority(join(directory, 'tls'), tools.openssl),
     installedVersions(tools.postgres),
     startVersitygw({
-      ...{ directory, runtime, binary: tools.versitygw, virtualDomain },
-      ...{ accessKeyId: spaces.access_key_id, secretAccessKey: spaces.secret_access_key },
+      directory,
+      runtime,
+      binary: tools.versitygw,
+      virtualDomain,
+      accessKeyId: spaces.access_key_id,
+      secretAccessKey: spaces.secret_access_key,
     }),
   ])
   undo.push(s3.stop)
@@ -141,7 +145,9 @@ async function startParts({
   const account: Account = {
     token: `dop_v1_${randomBytes(32).toString('hex')}`,
     state: emptyState(domain),
-    ...{ domain, readyAfter, base: () => base },
+    domain,
+    readyAfter,
+    base: () => base,
     servers: {
       postgresVersions: Object.keys(versions),
       authority: authority.pem,
@@ -167,7 +173,9 @@ async function startParts({
   const cloudflare = keep(await serveApi(cloudflareApi(cloudflareAccount, cloudflareRoutes), traffic))
 
   const signingKey = {
-    ...{ accessKeyId: spaces.access_key_id, secretAccessKey: spaces.secret_access_key, region: SIGNING_REGION },
+    accessKeyId: spaces.access_key_id,
+    secretAccessKey: spaces.secret_access_key,
+    region: SIGNING_REGION,
   }
   const buckets = {
     socket: s3.socket,
@@ -181,14 +189,18 @@ async function startParts({
   const addresses = {
     digitalocean: { url: digitalocean.url, token: account.token },
     cloudflare: {
-      ...{ url: `${cloudflare.url}/client/v4`, token: cloudflareAccount.token },
-      ...{ zone_id: cloudflareAccount.zone.id, domain },
+      url: `${cloudflare.url}/client/v4`,
+      token: cloudflareAccount.token,
+      zone_id: cloudflareAccount.zone.id,
+      domain,
     },
     spaces: { url: front.url, region: SIGNING_REGION, ...spaces },
   }
   const control = keep(
     await serveControl({
-      ...{ traffic, digitalocean: account.state, cloudflare: cloudflareAccount },
+      traffic,
+      digitalocean: account.state,
+      cloudflare: cloudflareAccount,
       spaces: () => addresses.spaces,
     }),
   )
@@ -196,7 +208,9 @@ async function startParts({
   return {
     pid: process.pid,
     ...addresses,
-    ...{ reattach: providers.reattach, control: control.url, started: new Date().toISOString() },
+    reattach: providers.reattach,
+    control: control.url,
+    started: new Date().toISOString(),
   }
 }
 

@@ -79,6 +79,8 @@ export type Listener = { url: string; port: number; close: () => Promise<void> }
 
 /** Listens on a free port of 127.0.0.1. */
 export async function listen(server: Server): Promise<Listener> {
+  // Longer than clients keep an idle connection: one that the server closes first can break their next request.
+  server.keepAliveTimeout = 120_000
   await new Promise<void>((resolve, reject) => {
     server.once('error', reject)
     server.listen(0, '127.0.0.1', resolve)
@@ -138,7 +140,10 @@ async function decide(api: Api, fault: Consequence | undefined, received: Receiv
   const { method, url, headers, text } = received
   try {
     const request = {
-      ...{ method, path: url.pathname, query: url.searchParams, headers },
+      method,
+      path: url.pathname,
+      query: url.searchParams,
+      headers,
       body: text === '' ? {} : parse(text),
       neverReady: fault !== undefined && 'never_ready' in fault,
     }

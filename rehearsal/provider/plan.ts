@@ -79,3 +79,19 @@ export function conform(fields: Fields, values: Values): Values {
   if ('timeouts' in values) shaped.timeouts = values.timeouts ?? null
   return shaped
 }
+
+/**
+ * The older SDK keeps "not set" where the API says "none of it".
+ * @param known what was planned, or what the state had: unknown is not the same as not set
+ */
+export function keepUnset(fields: Fields, values: Values, known: Values): Values {
+  const kept = { ...values }
+  for (const [name, field] of Object.entries(fields)) {
+    const [value, before] = [values[name] ?? null, known[name] ?? null]
+    if (field.kind === 'blocks') {
+      if (field.nesting === 'list')
+        kept[name] = rows(value).map((row, index) => keepUnset(field.fields, row, rows(before)[index] ?? {}))
+    } else if (before === null && typeof value === 'object' && isZero(value)) kept[name] = null
+  }
+  return kept
+}

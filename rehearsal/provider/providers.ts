@@ -11,7 +11,10 @@ const entries = (source: string, { address }: ProviderServer) =>
   REGISTRIES.map((registry) => [
     `${registry}/${source}`,
     {
-      ...{ Protocol: 'grpc', ProtocolVersion: 6, Pid: process.pid, Test: true },
+      Protocol: 'grpc',
+      ProtocolVersion: 6,
+      Pid: process.pid,
+      Test: true,
       Addr: { Network: 'tcp', String: address },
     },
   ])

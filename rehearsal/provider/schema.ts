@@ -69,7 +69,11 @@ export type Row<F extends Fields> = { [Name in keyof F]: ValueOf<F[Name]> }
 const attribute =
   <Always extends boolean>(required: Always, optional: boolean, computed: boolean) =>
   <T>(type: Type<T>, options: AttributeOptions<T> = {}): Attribute<T, Always> => ({
-    ...{ kind: 'attribute', type, required, optional, computed },
+    kind: 'attribute',
+    type,
+    required,
+    optional,
+    computed,
     ...options,
   })
 
@@ -82,7 +86,12 @@ export const optionalComputed = attribute(false, true, true)
 const blocks =
   (nesting: 'list' | 'set') =>
   <F extends Fields>(fields: F, { min = 0, max = 0, computed = false } = {}): Blocks<F> => ({
-    ...{ kind: 'blocks', nesting, fields, min, max, computed },
+    kind: 'blocks',
+    nesting,
+    fields,
+    min,
+    max,
+    computed,
   })
 
 export const listBlocks = blocks('list')
@@ -97,7 +106,12 @@ const NESTING = { single: 1, list: 2, set: 3 }
 function wireAttribute(name: string, field: Attribute): object {
   const { type, nested, required, optional, computed, sensitive = false, deprecated = false } = field
   return {
-    ...{ name, required, optional, computed, sensitive, deprecated },
+    name,
+    required,
+    optional,
+    computed,
+    sensitive,
+    deprecated,
     ...(nested
       ? { nested_type: { attributes: wireAttributes(nested), nesting: NESTING.single } }
       : { type: Buffer.from(JSON.stringify(type?.notation)) }),
@@ -112,8 +126,11 @@ function wireBlock(fields: Fields, timeouts: Timeout[] = []): object {
     field.kind === 'blocks'
       ? [
           {
-            ...{ type_name, block: wireBlock(field.fields), nesting: NESTING[field.nesting] },
-            ...{ min_items: field.min, max_items: field.max },
+            type_name,
+            block: wireBlock(field.fields),
+            nesting: NESTING[field.nesting],
+            min_items: field.min,
+            max_items: field.max,
           },
         ]
       : [],

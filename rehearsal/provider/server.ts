@@ -10,7 +10,7 @@ import {
 } from '@grpc/grpc-js'
 import { loadSync } from '@grpc/proto-loader'
 import { environmentOf } from './client-environment.ts'
-import { conform, type Path, planFields, replacements } from './plan.ts'
+import { conform, keepUnset, type Path, planFields, replacements } from './plan.ts'
 import type { DataSource, Provider, Resource } from './resource.ts'
 import { type Fields, type Row, wireSchema } from './schema.ts'
 import { type DynamicValue, equal, pack, unpack, type Value, type Values } from './values.ts'
@@ -108,15 +108,17 @@ function implementation<Client>(provider: Provider<Client>): UntypedServiceImple
       const { fields, read } = resource(type_name)
       const state = unpack(current_state) ?? {}
       const found = await read(state as Row<Fields>, session(peer))
-      return { new_state: pack(found ? conform(fields, { ...state, ...(found as Values) }) : null), private: kept }
+      return { new_state: pack(found ? settled(legacy, fields, state, found as Values) : null), private: kept }
     },
     PlanResourceChange: ({ type_name, config, prior_state, prior_private }) => ({
       ...planChange(resource(type_name), unpack(config), unpack(prior_state)),
-      ...{ planned_private: prior_private, legacy_type_system: legacy },
+      planned_private: prior_private,
+      legacy_type_system: legacy,
     }),
     ApplyResourceChange: async ({ type_name, prior_state, planned_state, planned_private }, peer) => ({
-      ...(await applyChange(resource(type_name), unpack(prior_state), unpack(planned_state), session(peer))),
-      ...{ private: planned_private, legacy_type_system: legacy },
+      ...(await applyChange(legacy, resource(type_name), unpack(prior_state), unpack(planned_state), session(peer))),
+      private: planned_private,
+      legacy_type_system: legacy,
     }),
     ImportResourceState: async ({ type_name, id }, peer) => {
       const { fields, adopt } = resource(type_name)
@@ -176,7 +178,14 @@ function planChange<Client>(resource: Resource<Fields, Client>, config: Values |
   return { planned_state: pack(planned), requires_replace: replaced.map(wirePath) }
 }
 
+/** @returns the row in its final form: what was found, laid over what was known */
+function settled(legacy: boolean, fields: Fields, known: Values, found: Values): Values {
+  const row = conform(fields, { ...known, ...found })
+  return legacy ? keepUnset(fields, row, known) : row
+}
+
 async function applyChange<Client>(
+  legacy: boolean,
   { fields, create, update, remove }: Resource<Fields, Client>,
   prior: Values | null,
   planned: Values | null,
@@ -196,7 +205,7 @@ async function applyChange<Client>(
     const made = prior
       ? await update?.(prior as Row<Fields>, wanted as Row<Fields>, client)
       : await create(wanted as Row<Fields>, client, keep as (row: object) => void)
-    return { new_state: pack(conform(fields, { ...wanted, ...(made as Values) })) }
+    return { new_state: pack(settled(legacy, fields, planned, made as Values)) }
   } catch (error) {
     return { new_state: pack(known), diagnostics: diagnostics([(error as Error).message]) }
   }

@@ -166,7 +166,10 @@ export async function startPostgres(options: PostgresOptions): Promise<Postgres>
     const port = await freePort()
     await writeFile(join(data, 'postgresql.auto.conf'), settings(port, home, memory))
     const server = startServer({
-      ...{ directory, name, user: serverUser(), stopSignal: 'SIGINT' },
+      directory,
+      name,
+      user: serverUser(),
+      stopSignal: 'SIGINT',
       command: [join(binaries, 'postgres'), '-D', data],
     })
     try {

@@ -1,7 +1,7 @@
 // The servers that the cloud starts: each leaves a file that says which process it is, so that
 // whoever cleans up after a cloud that was killed can end exactly those.
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
-import { existsSync, mkdirSync, openSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { closeSync, existsSync, mkdirSync, openSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 
@@ -78,6 +78,7 @@ export function startServer(options: ServerOptions): Server {
     env: { PATH: process.env.PATH ?? '/usr/bin:/bin', LC_ALL: 'C.UTF-8', ...env },
     stdio: ['ignore', log, log],
   })
+  closeSync(log)
   const exited = new Promise<void>((resolve) => {
     child.once('exit', () => resolve())
     child.once('error', () => resolve())

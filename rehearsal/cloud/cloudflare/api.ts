@@ -29,7 +29,10 @@ export function page(items: unknown[], { query }: Request, largest: number, usua
   const shown = items.slice((current - 1) * per_page, current * per_page)
   return success(shown, {
     result_info: {
-      ...{ page: current, per_page, count: shown.length, total_count: items.length },
+      page: current,
+      per_page,
+      count: shown.length,
+      total_count: items.length,
       total_pages: Math.max(1, Math.ceil(items.length / per_page)),
     },
   })
@@ -61,7 +64,8 @@ export function cloudflareApi({ token }: CloudflareAccount, routes: Route[]): Ap
       const [scheme, given = ''] = (headers.authorization ?? '').split(' ')
       if (scheme !== 'Bearer' || !/^[A-Za-z0-9_-]{20,}$/.test(given))
         return failure(400, {
-          ...{ code: 6003, message: 'Invalid request headers' },
+          code: 6003,
+          message: 'Invalid request headers',
           error_chain: [{ code: 6111, message: 'Invalid format for Authorization header' }],
         })
       if (given !== token)

@@ -18,10 +18,19 @@ export function checkZone({ zone }: CloudflareAccount, id: string): void {
 }
 
 const body = ({ zone }: CloudflareAccount) => ({
-  ...{ id: zone.id, name: zone.name, status: 'active', paused: false, type: 'full', development_mode: 0 },
-  ...{ name_servers: ['ada.ns.cloudflare.test', 'bob.ns.cloudflare.test'], original_name_servers: null },
-  ...{ original_registrar: null, original_dnshost: null },
-  ...{ created_on: zone.created_on, modified_on: zone.created_on, activated_on: zone.created_on },
+  id: zone.id,
+  name: zone.name,
+  status: 'active',
+  paused: false,
+  type: 'full',
+  development_mode: 0,
+  name_servers: ['ada.ns.cloudflare.test', 'bob.ns.cloudflare.test'],
+  original_name_servers: null,
+  original_registrar: null,
+  original_dnshost: null,
+  created_on: zone.created_on,
+  modified_on: zone.created_on,
+  activated_on: zone.created_on,
   account: { id: '0'.repeat(32), name: 'Rehearsal' },
   owner: { id: null, type: 'user', email: null },
   permissions: ['#dns_records:edit', '#dns_records:read', '#zone:read'],
@@ -43,6 +52,8 @@ export const zoneRoutes = (account: CloudflareAccount): Route[] => [
     return page(name === null || name === account.zone.name ? [body(account)] : [], request, 50, 20)
   }),
   route('GET', '/client/v4/zones/:zone', (_request, { zone }) => {
+    if (/^[0-9a-f]{32}$/.test(zone) && zone !== account.zone.id)
+      throw refuse(403, 9109, 'Unauthorized to access requested resource')
     checkZone(account, zone)
     return success(body(account))
   }),

@@ -11,7 +11,10 @@ export type NewAction = Pick<Action, 'type' | 'resource_id' | 'resource_type' | 
 /** Begins an action; it has its effect once its time has come. */
 export function startAction(account: Account, request: Request, { complete, ...rest }: NewAction): Action {
   const action = {
-    ...{ id: ++account.state.sequence, started_at: now(), ...rest, complete },
+    id: ++account.state.sequence,
+    started_at: now(),
+    ...rest,
+    complete,
     readyAt: readyAt(account, request),
   }
   account.state.actions.set(action.id, action)

@@ -80,7 +80,10 @@ function createCluster(account: Account, request: Request): DatabaseCluster {
     readyAt: readyAt(account, request),
     rules: [],
     passwords: { [engine === 'pg' ? 'doadmin' : 'default']: password },
-    ...{ server: Promise.resolve(), postgres: undefined, valkey: undefined, failure: undefined },
+    server: Promise.resolve(),
+    postgres: undefined,
+    valkey: undefined,
+    failure: undefined,
   }
   cluster.server = (async () => {
     try {
@@ -107,11 +110,23 @@ function connectionBody(cluster: DatabaseCluster) {
   const host = '127.0.0.1'
   return cluster.engine === 'pg'
     ? {
-        ...{ protocol: 'postgresql', database: 'defaultdb', host, port, user, password, ssl: true },
+        protocol: 'postgresql',
+        database: 'defaultdb',
+        host,
+        port,
+        user,
+        password,
+        ssl: true,
         uri: `postgresql://${user}:${password}@${host}:${port}/defaultdb?sslmode=require`,
       }
     : {
-        ...{ protocol: 'rediss', database: '', host, port, user, password, ssl: true },
+        protocol: 'rediss',
+        database: '',
+        host,
+        port,
+        user,
+        password,
+        ssl: true,
         uri: `rediss://${user}:${password}@${host}:${port}`,
       }
 }
@@ -121,7 +136,17 @@ async function clusterBody(cluster: DatabaseCluster) {
   const online = isOnline(cluster)
   const { name, id, engine, version, num_nodes, size, region, tags, created_at, project_id } = cluster
   return {
-    ...{ id, name, engine, version, semantic_version: version, num_nodes, size, region, tags, created_at, project_id },
+    id,
+    name,
+    engine,
+    version,
+    semantic_version: version,
+    num_nodes,
+    size,
+    region,
+    tags,
+    created_at,
+    project_id,
     private_network_uuid: cluster.private_network_uuid,
     storage_size_mib: cluster.storage_size_mib,
     status: online ? 'online' : 'creating',

@@ -33,7 +33,9 @@ const imageOf = (wanted: string | number) =>
 export function dropletBody(droplet: Droplet) {
   const size = sizeOf(droplet.size) ?? { memory: 0, vcpus: 0, disk: 0 }
   const address = (ip_address: string, netmask: string, type: string) => ({
-    ...{ ip_address, netmask, type },
+    ip_address,
+    netmask,
+    type,
     gateway: ip_address.replace(/\d+$/, '1'),
   })
   return {
@@ -88,8 +90,13 @@ export function addDroplet(
   const vpc = joinedVpc(state, wanted.region, wanted.vpc_uuid)
   for (const tag of wanted.tags) state.tags.add(tag)
   const droplet: Droplet = {
-    ...{ id: ++state.sequence, ...wanted, vpc_uuid: vpc.id, power: 'active', created_at: now() },
-    ...{ public_address: publicAddress(state), private_address: privateAddress(state, vpc) },
+    id: ++state.sequence,
+    ...wanted,
+    vpc_uuid: vpc.id,
+    power: 'active',
+    created_at: now(),
+    public_address: publicAddress(state),
+    private_address: privateAddress(state, vpc),
     readyAt: readyAt(account, request),
   }
   state.droplets.set(droplet.id, droplet)
@@ -191,7 +198,10 @@ export function dropletRoutes(account: Account): Route[] {
     route('POST', '/v2/droplets', (request) => {
       const created = createDroplet(account, request)
       const action = startAction(account, request, {
-        ...{ type: 'create', resource_id: created.id, resource_type: 'droplet', region: created.region },
+        type: 'create',
+        resource_id: created.id,
+        resource_type: 'droplet',
+        region: created.region,
       })
       const links = { actions: [{ id: action.id, rel: 'create', href: `${account.base()}/v2/actions/${action.id}` }] }
       return { status: 202, body: { droplet: dropletBody(created), links } }
@@ -221,7 +231,11 @@ export function dropletRoutes(account: Account): Route[] {
       if (busy) throw unprocessable('Droplet already has a pending event.')
       const complete = effectOf(target, wanted)
       const action = startAction(account, request, {
-        ...{ type: wanted.type, resource_id: target.id, resource_type: 'droplet', region: target.region, complete },
+        type: wanted.type,
+        resource_id: target.id,
+        resource_type: 'droplet',
+        region: target.region,
+        complete,
       })
       return { status: 201, body: { action: actionBody(action) } }
     }),

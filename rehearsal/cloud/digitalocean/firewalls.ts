@@ -37,10 +37,14 @@ function wantedOf(state: State, request: Request, id?: string) {
   return {
     ...wanted,
     inbound_rules: wanted.inbound_rules.map(({ protocol, ports: given, sources }) => ({
-      ...{ protocol, ports: ports(given), sources: told(sources) },
+      protocol,
+      ports: ports(given),
+      sources: told(sources),
     })),
     outbound_rules: wanted.outbound_rules.map(({ protocol, ports: given, destinations }) => ({
-      ...{ protocol, ports: ports(given), destinations: told(destinations) },
+      protocol,
+      ports: ports(given),
+      destinations: told(destinations),
     })),
   }
 }

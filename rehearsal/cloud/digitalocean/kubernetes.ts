@@ -56,7 +56,11 @@ function scale(account: Account, request: Request, cluster: KubernetesCluster, p
   while (pool.nodes.length < wanted) {
     const name = `${pool.name}-${randomBytes(3).toString('hex')}`
     const droplet = addDroplet(account, request, {
-      ...{ name, region: cluster.region, size: pool.size, image: 'debian-12-x64', vpc_uuid: cluster.vpc_uuid },
+      name,
+      region: cluster.region,
+      size: pool.size,
+      image: 'debian-12-x64',
+      vpc_uuid: cluster.vpc_uuid,
       tags: [...ownTags(cluster.id), 'k8s:worker', ...pool.tags],
       features: ['private_networking'],
     })
@@ -76,13 +80,17 @@ function addPool(
   const nodes = wanted.count ?? wanted.min_nodes ?? 0
   if (nodes < 1) throw unprocessable('validation error: a node pool must have at least one node')
   const pool: NodePool = {
-    ...{ id: randomUUID(), name: wanted.name, size: wanted.size, count: 0, nodes: [] },
-    ...{
-      tags: [...ownTags(cluster.id), 'k8s:worker', ...wanted.tags],
-      labels: wanted.labels ?? {},
-      taints: wanted.taints,
-    },
-    ...{ auto_scale: wanted.auto_scale ?? false, min_nodes: wanted.min_nodes ?? 0, max_nodes: wanted.max_nodes ?? 0 },
+    id: randomUUID(),
+    name: wanted.name,
+    size: wanted.size,
+    count: 0,
+    nodes: [],
+    tags: [...ownTags(cluster.id), 'k8s:worker', ...wanted.tags],
+    labels: wanted.labels ?? {},
+    taints: wanted.taints,
+    auto_scale: wanted.auto_scale ?? false,
+    min_nodes: wanted.min_nodes ?? 0,
+    max_nodes: wanted.max_nodes ?? 0,
   }
   scale(account, request, cluster, pool, nodes)
   cluster.node_pools.push(pool)
@@ -104,7 +112,10 @@ function createCluster(account: Account, request: Request): KubernetesCluster {
   if (nodes > dropletsLeft(state)) throw unprocessable('creating this cluster will exceed your droplet limit')
   const id = randomUUID()
   const cluster: KubernetesCluster = {
-    ...{ id, name: wanted.name, region: wanted.region, version: wanted.version },
+    id,
+    name: wanted.name,
+    region: wanted.region,
+    version: wanted.version,
     vpc_uuid: joinedVpc(state, wanted.region, wanted.vpc_uuid).id,
     cluster_subnet: wanted.cluster_subnet || '10.244.0.0/16',
     service_subnet: wanted.service_subnet || '10.245.0.0/16',
@@ -114,7 +125,10 @@ function createCluster(account: Account, request: Request): KubernetesCluster {
     auto_upgrade: wanted.auto_upgrade ?? false,
     surge_upgrade: wanted.surge_upgrade ?? false,
     maintenance_policy: wanted.maintenance_policy ?? { day: 'any', start_time: '20:00' },
-    ...{ node_pools: [], token: `dop_v1_${randomBytes(32).toString('hex')}`, created_at: now(), updated_at: now() },
+    node_pools: [],
+    token: `dop_v1_${randomBytes(32).toString('hex')}`,
+    created_at: now(),
+    updated_at: now(),
     readyAt: readyAt(account, request),
   }
   for (const pool of wanted.node_pools) addPool(account, request, cluster, pool)
@@ -135,7 +149,11 @@ function changeCluster(cluster: KubernetesCluster, request: Request): void {
 const poolBody = (cluster: KubernetesCluster, { nodes, ...pool }: NodePool) => ({
   ...pool,
   nodes: nodes.map(({ id, name, dropletId, created_at }) => ({
-    ...{ id, name, droplet_id: String(dropletId), created_at, updated_at: created_at },
+    id,
+    name,
+    droplet_id: String(dropletId),
+    created_at,
+    updated_at: created_at,
     status: { state: Date.now() < cluster.readyAt ? 'provisioning' : 'running' },
   })),
 })

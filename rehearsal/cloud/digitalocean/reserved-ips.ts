@@ -47,7 +47,9 @@ export function reservedIpRoutes(account: Account): Route[] {
       const region = droplet?.region ?? wanted.region
       if (!isRegion(region)) throw unprocessable('Region is not available')
       const created: ReservedIp = {
-        ...{ ip: freeAddress(state), region, dropletId: droplet?.id },
+        ip: freeAddress(state),
+        region,
+        dropletId: droplet?.id,
         project_id: wanted.project_id || defaultProject(state).id,
       }
       state.reservedIps.set(created.ip, created)
@@ -72,7 +74,10 @@ export function reservedIpRoutes(account: Account): Route[] {
         throw unprocessable('The reserved IP and the Droplet are not in the same region.')
       if (droplet && Date.now() < droplet.readyAt) throw unprocessable('Droplet already has a pending event.')
       const action = startAction(account, request, {
-        ...{ type: `${type}_ip`, resource_id: 0, resource_type: 'reserved_ip', region: target.region },
+        type: `${type}_ip`,
+        resource_id: 0,
+        resource_type: 'reserved_ip',
+        region: target.region,
         complete: () => {
           target.dropletId = droplet?.id
         },

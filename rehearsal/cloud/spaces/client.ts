@@ -6,7 +6,9 @@ export type SpacesSettings = { url: string; region: string; access_key_id: strin
 export async function openSpaces({ url, region, access_key_id, secret_access_key }: SpacesSettings) {
   const sdk = await import('@aws-sdk/client-s3')
   const client = new sdk.S3Client({
-    ...{ endpoint: url, region, forcePathStyle: true },
+    endpoint: url,
+    region,
+    forcePathStyle: true,
     credentials: { accessKeyId: access_key_id, secretAccessKey: secret_access_key },
     requestChecksumCalculation: 'WHEN_REQUIRED',
     responseChecksumValidation: 'WHEN_REQUIRED',

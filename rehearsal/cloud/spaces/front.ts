@@ -4,7 +4,7 @@ import { createHash } from 'node:crypto'
 import { createServer, type IncomingMessage, request, type ServerResponse } from 'node:http'
 import { pipeline } from 'node:stream/promises'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { takeFault } from '../faults.ts'
+import { type Consequence, takeFault } from '../faults.ts'
 import { type Listener, listen, logCall, type Traffic } from '../http.ts'
 import { type SigningKey, sign } from './signature.ts'
 
@@ -36,20 +36,30 @@ type SubResource = keyof typeof SUB_RESOURCES
 /** Bytes; what is larger is an object, and streams. */
 const LARGEST_HELD = 1024 * 1024
 
-type Target = { url: URL; bucket: string; key: string; subResource: SubResource | undefined }
+/** One request: both ends, and what it is about. */
+type Exchange = {
+  incoming: IncomingMessage
+  outgoing: ServerResponse
+  method: string
+  /** Path and query as they came. */
+  target: string
+  query: URLSearchParams
+  bucket: string
+  key: string
+  fault: Consequence | undefined
+}
 
-/** @returns bucket and key of a request, whether the bucket is in the path or in the host name */
-function targetOf({ virtualDomain }: Spaces, incoming: IncomingMessage): Target {
-  // As a proxy the front is sent whole addresses.
-  const url = new URL(incoming.url ?? '/', `http://${incoming.headers.host ?? '127.0.0.1'}`)
-  const path = url.pathname.slice(1)
-  const suffix = `.${virtualDomain}`
-  const [bucket = '', ...rest] = url.hostname.endsWith(suffix)
-    ? [url.hostname.slice(0, -suffix.length), path]
+/** @returns path and query of a request; a client that takes the front for its proxy sends whole addresses */
+const rawTarget = ({ url = '/' }: IncomingMessage) => url.replace(/^http:\/\/[^/?]*/, '').replace(/^(?!\/)/, '/')
+
+/** @returns bucket and key, whether the bucket is in the path or in the host name */
+function addressed({ virtualDomain }: Spaces, host: string, target: string): { bucket: string; key: string } {
+  const path = target.replace(/\?.*$/s, '').slice(1)
+  const name = host.replace(/:\d+$/, '')
+  const [bucket = '', ...rest] = name.endsWith(`.${virtualDomain}`)
+    ? [name.slice(0, -virtualDomain.length - 1), path]
     : path.split('/')
-  const key = rest.join('/')
-  const subResource = (['lifecycle', 'logging'] as const).find((name) => key === '' && url.searchParams.has(name))
-  return { url, bucket, key, subResource }
+  return { bucket, key: rest.join('/') }
 }
 
 /** Serves Spaces until it is closed. */
@@ -59,46 +69,20 @@ export const serveSpaces = (spaces: Spaces, traffic: Traffic): Promise<Listener>
 async function serve(spaces: Spaces, traffic: Traffic, incoming: IncomingMessage, outgoing: ServerResponse) {
   const started = performance.now()
   const method = incoming.method ?? 'GET'
-  const target = targetOf(spaces, incoming)
-  const path = `/${[target.bucket, target.key].filter(Boolean).join('/')}${target.url.search}`
+  const target = rawTarget(incoming)
+  const { bucket, key } = addressed(spaces, incoming.headers.host ?? '', target)
+  const query = new URL(target, 'http://spaces').searchParams
+  // The same path whichever way the bucket was addressed, and no signature of an address that was signed.
+  const path = `/${[bucket, key].filter(Boolean).join('/')}${query.has('X-Amz-Signature') ? '' : (/\?.*$/s.exec(target)?.[0] ?? '')}`
   const fault = takeFault(traffic.faults, 'spaces', method, path)
   outgoing.once('close', () =>
     logCall(traffic, { api: 'spaces', method, path, status: outgoing.headersSent ? outgoing.statusCode : 0, started }),
   )
   try {
-    if (fault && 'drop' in fault && fault.drop === true) return void incoming.destroy()
     if (fault && 'delay_ms' in fault) await sleep(fault.delay_ms)
-    if (fault && 'status' in fault) {
-      incoming.resume()
-      const code = fault.status === 403 ? 'AccessDenied' : fault.status < 500 ? 'TooManyRequests' : 'SlowDown'
-      const retryAfter = fault.retry_after === undefined ? {} : { 'retry-after': String(fault.retry_after) }
-      return sendError(outgoing, fault.status, code, 'Please reduce your request rate.', retryAfter)
-    }
-    if (target.subResource) return await serveSetting(spaces, target, target.subResource, incoming, outgoing)
-
-    if (method === 'PUT' && target.key !== '' && incoming.headers['if-none-match'] === '*')
-      return await createOnly(spaces, target, incoming, outgoing)
-
-    const answer = await forward(spaces, incoming, target)
-    if (fault && 'drop' in fault) {
-      answer.resume()
-      return void incoming.destroy()
-    }
-    if (method === 'DELETE' && target.key === '' && target.url.search === '' && answer.statusCode === 204)
-      spaces.settings.delete(target.bucket)
-    if (method === 'GET' && target.key === '' && target.url.searchParams.has('location') && answer.statusCode === 200) {
-      answer.resume()
-      return sendXml(outgoing, 200, `<LocationConstraint ${NAMESPACE}>${spaces.region}</LocationConstraint>`)
-    }
-    if (answer.statusCode === 400 && isPrivateAcl(incoming, target)) {
-      const text = await readText(answer)
-      if (text.includes('AccessControlListNotSupported'))
-        return void outgoing.writeHead(200, { 'content-length': 0 }).end()
-      return sendXml(outgoing, 400, text)
-    }
-    outgoing.writeHead(answer.statusCode ?? 502, answer.rawHeaders)
-    if (fault && 'truncate' in fault) return await sendHalf(answer, outgoing)
-    await pipeline(answer, outgoing)
+    if (fault && 'drop' in fault && fault.drop === true) incoming.destroy()
+    else if (fault && 'status' in fault) refuse({ incoming, outgoing }, fault.status, fault.retry_after)
+    else await decide(spaces, { incoming, outgoing, method, target, query, bucket, key, fault })
   } catch {
     // One of the two ends has gone: the other must not wait.
     incoming.destroy()
@@ -106,27 +90,50 @@ async function serve(spaces: Spaces, traffic: Traffic, incoming: IncomingMessage
   }
 }
 
-/** A bucket made without an ACL is private, but the S3 server then refuses to be told so again. */
-const isPrivateAcl = ({ method, headers }: IncomingMessage, { key, url }: Target) =>
-  method === 'PUT' && key === '' && url.searchParams.has('acl') && headers['x-amz-acl'] === 'private'
+function refuse({ incoming, outgoing }: Pick<Exchange, 'incoming' | 'outgoing'>, status: number, retryAfter?: number) {
+  incoming.resume()
+  const code = status === 403 ? 'AccessDenied' : status < 500 ? 'TooManyRequests' : 'SlowDown'
+  const headers: Record<string, string> = retryAfter === undefined ? {} : { 'retry-after': String(retryAfter) }
+  sendError(outgoing, status, code, 'The rehearsed cloud was asked to fail.', headers)
+}
 
-async function readText(answer: IncomingMessage): Promise<string> {
-  let text = ''
-  for await (const chunk of answer.setEncoding('utf8')) text += chunk
-  return text
+/** Who answers: the front where the S3 server cannot, else that server. */
+async function decide(spaces: Spaces, exchange: Exchange): Promise<void> {
+  const { incoming, method, query, key } = exchange
+  if (key !== '')
+    return method === 'PUT' && incoming.headers['if-none-match'] === '*'
+      ? await createOnly(spaces, exchange)
+      : await send(exchange, await forward(spaces, exchange))
+
+  const subResource = (['lifecycle', 'logging'] as const).find((name) => query.has(name))
+  if (subResource) return await serveSetting(spaces, exchange, subResource)
+  const answer = await forward(spaces, exchange)
+  if (method === 'DELETE' && query.size === 0 && answer.statusCode === 204) spaces.settings.delete(exchange.bucket)
+  if (method === 'GET' && query.has('location') && answer.statusCode === 200) {
+    answer.resume()
+    return sendXml(exchange.outgoing, 200, `<LocationConstraint ${NAMESPACE}>${spaces.region}</LocationConstraint>`)
+  }
+  // A bucket made without an ACL is private, but the S3 server then refuses to be told so again.
+  if (
+    method === 'PUT' &&
+    query.has('acl') &&
+    answer.statusCode === 400 &&
+    incoming.headers['x-amz-acl'] === 'private'
+  ) {
+    const text = (await readBuffer(answer)).toString('utf8')
+    if (text.includes('AccessControlListNotSupported'))
+      return void exchange.outgoing.writeHead(200, { 'content-length': 0 }).end()
+    return sendXml(exchange.outgoing, 400, text)
+  }
+  await send(exchange, answer)
 }
 
 /** Sends the request on as it came; a body given here replaces the one that was read already. */
-function forward(spaces: Spaces, incoming: IncomingMessage, target: Target, body?: Buffer): Promise<IncomingMessage> {
+function forward(spaces: Spaces, { incoming, method, target }: Exchange, body?: Buffer): Promise<IncomingMessage> {
   return new Promise((resolve, reject) => {
+    const headers = incoming.rawHeaders as unknown as Record<string, string> // a flat list keeps order and case
     const upstream = request(
-      {
-        socketPath: spaces.socket,
-        method: incoming.method,
-        path: target.url.pathname + target.url.search,
-        headers: incoming.rawHeaders as unknown as Record<string, string>, // a flat list keeps order and case
-        setHost: false,
-      },
+      { socketPath: spaces.socket, agent: false, method, path: target, headers, setHost: false },
       resolve,
     )
     upstream.once('error', reject)
@@ -136,13 +143,34 @@ function forward(spaces: Spaces, incoming: IncomingMessage, target: Target, body
 }
 
 /** Asks the S3 server in the front's own name. */
-function ask(spaces: Spaces, method: string, url: URL, headers: Record<string, string>, body?: Buffer) {
+function ask(spaces: Spaces, { incoming, target }: Exchange, method: string, given: Headers = {}, body?: Buffer) {
   return new Promise<IncomingMessage>((resolve, reject) => {
-    const signed = sign(spaces.signingKey, method, url, headers)
-    request({ socketPath: spaces.socket, method, path: url.pathname + url.search, headers: signed }, resolve)
+    const headers = sign(spaces.signingKey, method, incoming.headers.host ?? '', target, given)
+    request({ socketPath: spaces.socket, agent: false, method, path: target, headers }, resolve)
       .once('error', reject)
       .end(body)
   })
+}
+
+type Headers = Record<string, string>
+
+/** Hands the S3 server's answer to the client, or as much of it as a fault leaves. */
+async function send({ fault, incoming, outgoing }: Exchange, answer: IncomingMessage): Promise<void> {
+  if (fault && 'drop' in fault) {
+    answer.resume()
+    return void incoming.destroy()
+  }
+  outgoing.writeHead(answer.statusCode ?? 502, answer.rawHeaders)
+  if (!(fault && 'truncate' in fault)) return await pipeline(answer, outgoing)
+  const half = Number(answer.headers['content-length'] ?? 2) / 2
+  let sent = 0
+  for await (const chunk of answer as AsyncIterable<Buffer>) {
+    const part = chunk.subarray(0, Math.max(0, half - sent))
+    sent += part.length
+    await new Promise((resolve) => outgoing.write(part, resolve))
+    if (sent >= half) break
+  }
+  outgoing.destroy()
 }
 
 /**
@@ -150,32 +178,24 @@ function ask(spaces: Spaces, method: string, url: URL, headers: Record<string, s
  * (Terraform could lock its state in a versioned bucket only once), so where it refuses a PUT of an object that
  * it cannot find either, the front puts it without the condition. A body too large to be held is passed on alone.
  */
-async function createOnly(
-  spaces: Spaces,
-  target: Target,
-  incoming: IncomingMessage,
-  outgoing: ServerResponse,
-): Promise<void> {
-  const pass = async (answer: IncomingMessage) => {
-    outgoing.writeHead(answer.statusCode ?? 502, answer.rawHeaders)
-    await pipeline(answer, outgoing)
-  }
-  const chained = String(incoming.headers['x-amz-content-sha256']).startsWith('STREAMING-AWS4')
-  if (chained || !(Number(incoming.headers['content-length']) <= LARGEST_HELD))
-    return await pass(await forward(spaces, incoming, target))
+async function createOnly(spaces: Spaces, exchange: Exchange): Promise<void> {
+  const { headers } = exchange.incoming
+  const isChained = String(headers['x-amz-content-sha256']).startsWith('STREAMING-AWS4')
+  if (isChained || !(Number(headers['content-length']) <= LARGEST_HELD))
+    return await send(exchange, await forward(spaces, exchange))
 
-  const body = await readBuffer(incoming)
+  const body = await readBuffer(exchange.incoming)
   const before = spaces.creations
   const done = (async () => {
     await before
-    const answer = await forward(spaces, incoming, target, body)
-    if (answer.statusCode !== 412) return await pass(answer)
-    const found = await ask(spaces, 'HEAD', target.url, {})
+    const answer = await forward(spaces, exchange, body)
+    if (answer.statusCode !== 412) return await send(exchange, answer)
+    const found = await ask(spaces, exchange, 'HEAD')
     found.resume()
-    if (found.statusCode !== 404) return await pass(answer)
+    if (found.statusCode !== 404) return await send(exchange, answer)
     answer.resume()
-    const { authorization: _signature, 'if-none-match': _condition, ...headers } = incoming.headers
-    await pass(await ask(spaces, 'PUT', target.url, headers as Record<string, string>, body))
+    const { authorization: _signature, 'if-none-match': _condition, ...rest } = headers
+    await send(exchange, await ask(spaces, exchange, 'PUT', rest as Headers, body))
   })()
   spaces.creations = done.catch(() => undefined)
   await done
@@ -188,21 +208,13 @@ async function readBuffer(incoming: IncomingMessage): Promise<Buffer> {
 }
 
 /** Answers for a sub-resource that the S3 server has not, once that server has let the request pass. */
-async function serveSetting(
-  spaces: Spaces,
-  target: Target,
-  name: SubResource,
-  incoming: IncomingMessage,
-  outgoing: ServerResponse,
-): Promise<void> {
+async function serveSetting(spaces: Spaces, exchange: Exchange, name: SubResource): Promise<void> {
+  const { incoming, outgoing, method, bucket } = exchange
   if (Number(incoming.headers['content-length'] ?? 0) > LARGEST_HELD)
     return sendError(outgoing, 400, 'EntityTooLarge', 'The configuration is too large.')
   const body = await readBuffer(incoming)
-  const answer = await forward(spaces, incoming, target, body)
-  if (answer.statusCode !== 501) {
-    outgoing.writeHead(answer.statusCode ?? 502, answer.rawHeaders)
-    return await pipeline(answer, outgoing)
-  }
+  const answer = await forward(spaces, exchange, body)
+  if (answer.statusCode !== 501) return await send(exchange, answer)
   answer.resume()
   // The server signs off on the hash that the client named, but has not read the body.
   const named = incoming.headers['x-amz-content-sha256']
@@ -210,16 +222,16 @@ async function serveSetting(
     return sendError(outgoing, 400, 'XAmzContentSHA256Mismatch', 'The body does not match its hash.')
 
   const { root, absent } = SUB_RESOURCES[name]
-  const kept = spaces.settings.get(target.bucket) ?? new Map<SubResource, string>()
-  spaces.settings.set(target.bucket, kept)
-  if (incoming.method === 'PUT') {
+  const kept = spaces.settings.get(bucket) ?? new Map<SubResource, string>()
+  spaces.settings.set(bucket, kept)
+  if (method === 'PUT') {
     const xml = body.toString('utf8')
     if (!new RegExp(`^\\s*(<\\?xml[^>]*>\\s*)?<${root}[\\s>/]`).test(xml))
       return sendError(outgoing, 400, 'MalformedXML', 'The XML you provided was not well-formed.')
     kept.set(name, xml)
     return void outgoing.writeHead(200, { 'content-length': 0 }).end()
   }
-  if (incoming.method === 'DELETE') {
+  if (method === 'DELETE') {
     kept.delete(name)
     return void outgoing.writeHead(204).end()
   }
@@ -229,29 +241,12 @@ async function serveSetting(
   sendXml(outgoing, 200, `<${root} ${NAMESPACE}/>`)
 }
 
-/** Announces the whole answer, sends half of it and hangs up. */
-async function sendHalf(answer: IncomingMessage, outgoing: ServerResponse): Promise<void> {
-  const half = Number(answer.headers['content-length'] ?? 2) / 2
-  let sent = 0
-  for await (const chunk of answer as AsyncIterable<Buffer>) {
-    const part = chunk.subarray(0, Math.max(0, half - sent))
-    sent += part.length
-    await new Promise((resolve) => outgoing.write(part, resolve))
-    if (sent >= half) break
-  }
-  outgoing.destroy()
-}
-
 const NAMESPACE = 'xmlns="http://s3.amazonaws.com/doc/2006-03-01/"'
 
-function sendXml(outgoing: ServerResponse, status: number, xml: string, headers: Record<string, string> = {}): void {
+function sendXml(outgoing: ServerResponse, status: number, xml: string, headers: Headers = {}): void {
   const text = xml.startsWith('<?xml') ? xml : `<?xml version="1.0" encoding="UTF-8"?>\n${xml}`
-  outgoing.writeHead(status, {
-    'content-type': 'application/xml',
-    'content-length': Buffer.byteLength(text),
-    ...headers,
-  })
-  outgoing.end(text)
+  const length = Buffer.byteLength(text)
+  outgoing.writeHead(status, { 'content-type': 'application/xml', 'content-length': length, ...headers }).end(text)
 }
 
 const sendError = (
@@ -259,5 +254,5 @@ const sendError = (
   status: number,
   code: string,
   message: string,
-  headers: Record<string, string> = {},
-) => sendXml(outgoing, status, `<Error><Code>${code}</Code><Message>${message}</Message></Error>`, headers)
+  headers: Headers = {},
+): void => sendXml(outgoing, status, `<Error><Code>${code}</Code><Message>${message}</Message></Error>`, headers)

@@ -7,21 +7,22 @@ const sha256 = (text: string) => createHash('sha256').update(text).digest('hex')
 const hmac = (key: string | Buffer, text: string) => createHmac('sha256', key).update(text).digest()
 
 /**
- * @param url with path and query as they go over the wire
+ * @param target path and query as they go over the wire
  * @param headers x-amz-content-sha256 is kept where it is given; else the body is not signed
  * @returns the headers, signature included
  */
 export function sign(
   { accessKeyId, secretAccessKey, region }: SigningKey,
   method: string,
-  url: URL,
+  host: string,
+  target: string,
   headers: Record<string, string>,
 ): Record<string, string> {
   const time = new Date().toISOString().replace(/[-:]|\.\d+/g, '')
   const payload = headers['x-amz-content-sha256'] ?? 'UNSIGNED-PAYLOAD'
   const all: Record<string, string> = {
     ...headers,
-    host: url.host,
+    host,
     'x-amz-content-sha256': payload,
     'x-amz-date': time,
   }
@@ -33,10 +34,11 @@ export function sign(
       /[!'()*]/g,
       (character) => `%${character.charCodeAt(0).toString(16).toUpperCase()}`,
     )
+  const [path = '/', query = ''] = target.split('?')
   const canonical = [
     method,
-    url.pathname,
-    [...url.searchParams]
+    path,
+    [...new URLSearchParams(query)]
       .map(([name, value]) => `${encode(name)}=${encode(value)}`)
       .sort()
       .join('&'),

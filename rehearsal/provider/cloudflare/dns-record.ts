@@ -21,7 +21,12 @@ export type Client = RestOptions
 
 /** An attribute that is an object with attributes of its own. */
 const nested = (fields: Fields, computed: boolean): Attribute<Values, false> => ({
-  ...{ kind: 'attribute', type: undefined, nested: fields, required: false, optional: true, computed },
+  kind: 'attribute',
+  type: undefined,
+  nested: fields,
+  required: false,
+  optional: true,
+  computed,
 })
 
 const optionals = <T>(type: Type<T>, names: string): Fields =>
@@ -87,19 +92,32 @@ type DnsRecord = {
   tags_modified_on?: string
 }
 
-/** Only a CNAME has settings; what the API leaves out is off. */
-const settingsOf = (type: Value | undefined, settings: Value | undefined): Values | null =>
-  type === 'CNAME'
-    ? Object.fromEntries(SETTINGS.map((name) => [name, (isObject(settings) ? settings[name] : null) ?? false]))
-    : null
+/** Settings are a CNAME's: there, what the API leaves out is off. */
+function settingsOf(type: Value | undefined, settings: Value | undefined): Values {
+  const unset = type === 'CNAME' ? false : null
+  return Object.fromEntries(SETTINGS.map((name) => [name, (isObject(settings) ? settings[name] : null) ?? unset]))
+}
+
+/** The real provider keeps times to the second. */
+const seconds = (time: string) => time.replace(/\.\d+/, '')
 
 const row = (record: DnsRecord) => ({
-  ...{ id: record.id, name: record.name, type: record.type, content: record.content, ttl: record.ttl },
-  ...{ proxied: record.proxied, proxiable: record.proxiable, priority: record.priority ?? null, tags: record.tags },
-  ...{ comment: record.comment, settings: settingsOf(record.type, record.settings), meta: JSON.stringify(record.meta) },
-  ...{ created_on: record.created_on, modified_on: record.modified_on },
-  comment_modified_on: record.comment_modified_on ?? null,
-  tags_modified_on: record.tags_modified_on ?? null,
+  id: record.id,
+  name: record.name,
+  type: record.type,
+  content: record.content,
+  ttl: record.ttl,
+  proxied: record.proxied,
+  proxiable: record.proxiable,
+  priority: record.priority ?? null,
+  tags: record.tags,
+  comment: record.comment,
+  settings: settingsOf(record.type, record.settings),
+  meta: JSON.stringify(record.meta),
+  created_on: seconds(record.created_on),
+  modified_on: seconds(record.modified_on),
+  comment_modified_on: record.comment_modified_on ? seconds(record.comment_modified_on) : null,
+  tags_modified_on: record.tags_modified_on ? seconds(record.tags_modified_on) : null,
 })
 
 const ask = async (client: Client, method: string, path: string, body?: unknown) =>
@@ -112,7 +130,15 @@ const plainFlags = (data: Values) => (Array.isArray(data.flags) ? { ...data, fla
 const body = ({ name, type, content, ttl, proxied, priority, comment, tags, settings, data }: Row<typeof fields>) =>
   Object.fromEntries(
     Object.entries({
-      ...{ name, type, content, ttl, proxied, priority, comment, tags, settings },
+      name,
+      type,
+      content,
+      ttl,
+      proxied,
+      priority,
+      comment,
+      tags,
+      settings,
       data: data && plainFlags(data),
     }).filter(([, value]) => value !== null),
   )
@@ -142,7 +168,11 @@ function planRecord(config: Values, prior: Values | null): Values {
       : (wanted('settings') ?? (prior ? before('settings') : UNKNOWN))
   const planned: Values = {
     ...Object.fromEntries(Object.keys(fields).map((field) => [field, wanted(field)])),
-    ...{ name, content: content ?? (prior ? before('content') : UNKNOWN), proxied, tags, settings },
+    name,
+    content: content ?? (prior ? before('content') : UNKNOWN),
+    proxied,
+    tags,
+    settings,
     ...Object.fromEntries(
       ['id', 'created_on', 'proxiable', 'meta'].map((field) => [field, prior ? before(field) : UNKNOWN]),
     ),

@@ -13,7 +13,8 @@ export type Client = {
 
 export const clientFor = (rest: RestOptions, spaces: SpacesSettings): Client => ({
   api: async <T>(method: string, path: string, body?: unknown) => (await call(rest, method, `/v2${path}`, body)) as T,
-  ...{ spaces, stopped: rest.stopped },
+  spaces,
+  stopped: rest.stopped,
 })
 
 export const resource = resourceFor<Client>()

@@ -82,12 +82,27 @@ const row = ({ connection, private_connection, ...cluster }: Cluster, state: Row
   const { id, name, engine, version, size, region, tags, private_network_uuid, project_id } = cluster
   const { day, hour } = cluster.maintenance_window
   return {
-    ...{ id, name, engine, version, size, region, tags, private_network_uuid, project_id },
-    ...{ node_count: cluster.num_nodes, storage_size_mib: String(cluster.storage_size_mib) },
-    ...{ host: connection.host, port: connection.port, uri: connection.uri, database: connection.database },
-    ...{ user: connection.user, password: connection.password },
-    ...{ private_host: private_connection.host, private_uri: private_connection.uri },
-    ...{ urn: `do:dbaas:${id}`, metrics_endpoints: [] },
+    id,
+    name,
+    engine,
+    version,
+    size,
+    region,
+    tags,
+    private_network_uuid,
+    project_id,
+    node_count: cluster.num_nodes,
+    storage_size_mib: String(cluster.storage_size_mib),
+    host: connection.host,
+    port: connection.port,
+    uri: connection.uri,
+    database: connection.database,
+    user: connection.user,
+    password: connection.password,
+    private_host: private_connection.host,
+    private_uri: private_connection.uri,
+    urn: `do:dbaas:${id}`,
+    metrics_endpoints: [],
     // Told only where the configuration has one.
     ...(state.maintenance_window.length > 0 ? { maintenance_window: [{ day, hour }] } : {}),
   }
@@ -133,8 +148,15 @@ export const databaseCluster = resource({
   async create(planned, client, keep) {
     const { name, engine, version, size, region, node_count, private_network_uuid, project_id } = planned
     const { database } = await client.api<{ database: Cluster }>('POST', '/databases', {
-      ...{ name, engine, version, size, region, num_nodes: node_count, private_network_uuid, project_id },
-      ...{ tags: planned.tags ?? [] },
+      name,
+      engine,
+      version,
+      size,
+      region,
+      num_nodes: node_count,
+      private_network_uuid,
+      project_id,
+      tags: planned.tags ?? [],
       ...(planned.storage_size_mib ? { storage_size_mib: Number(planned.storage_size_mib) } : {}),
     })
     const { id } = database

@@ -29,9 +29,22 @@ const row = ({ id, features, networks, size, region, ...droplet }: Droplet) => {
     networks[family].find((network) => network.type === type)?.ip_address ?? ''
   const { name, memory, vcpus, disk, locked, status, created_at, vpc_uuid, tags, volume_ids } = droplet
   return {
-    ...{ id: String(id), name, memory, vcpus, disk, locked, status, created_at, vpc_uuid, tags, volume_ids },
-    ...{ urn: `do:droplet:${id}`, region: region.slug, size: size.slug },
-    ...{ price_hourly: size.price_hourly, price_monthly: size.price_monthly },
+    id: String(id),
+    name,
+    memory,
+    vcpus,
+    disk,
+    locked,
+    status,
+    created_at,
+    vpc_uuid,
+    tags,
+    volume_ids,
+    urn: `do:droplet:${id}`,
+    region: region.slug,
+    size: size.slug,
+    price_hourly: size.price_hourly,
+    price_monthly: size.price_monthly,
     ipv4_address: address('v4', 'public'),
     ipv4_address_private: address('v4', 'private'),
     ipv6_address: address('v6', 'public').toLowerCase(),
@@ -105,8 +118,18 @@ export const droplet = resource({
   async create(planned, client, keep) {
     const { name, region, size, image, backups, ipv6, monitoring, user_data, vpc_uuid } = planned
     const { droplet } = await client.api<{ droplet: Droplet }>('POST', '/droplets', {
-      ...{ name, region, size, image, backups, ipv6, monitoring, user_data, vpc_uuid },
-      ...{ ssh_keys: planned.ssh_keys ?? [], tags: planned.tags ?? [], with_droplet_agent: planned.droplet_agent },
+      name,
+      region,
+      size,
+      image,
+      backups,
+      ipv6,
+      monitoring,
+      user_data,
+      vpc_uuid,
+      ssh_keys: planned.ssh_keys ?? [],
+      tags: planned.tags ?? [],
+      with_droplet_agent: planned.droplet_agent,
     })
     keep({ id: String(droplet.id) })
     const ready = await waitFor(

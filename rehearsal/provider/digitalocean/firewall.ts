@@ -67,9 +67,12 @@ type Firewall = {
 }
 
 const body = (planned: Row<typeof fields>) => ({
-  ...{ name: planned.name, droplet_ids: planned.droplet_ids ?? [], tags: planned.tags ?? [] },
+  name: planned.name,
+  droplet_ids: planned.droplet_ids ?? [],
+  tags: planned.tags ?? [],
   inbound_rules: planned.inbound_rule.map((rule) => ({
-    ...{ protocol: rule.protocol, ports: rule.port_range ?? '' },
+    protocol: rule.protocol,
+    ports: rule.port_range ?? '',
     sources: {
       addresses: rule.source_addresses,
       droplet_ids: rule.source_droplet_ids,
@@ -79,7 +82,8 @@ const body = (planned: Row<typeof fields>) => ({
     },
   })),
   outbound_rules: planned.outbound_rule.map((rule) => ({
-    ...{ protocol: rule.protocol, ports: rule.port_range ?? '' },
+    protocol: rule.protocol,
+    ports: rule.port_range ?? '',
     destinations: {
       addresses: rule.destination_addresses,
       droplet_ids: rule.destination_droplet_ids,
@@ -96,7 +100,8 @@ const portRange = ({ protocol, ports }: Rule) => (ports !== '0' ? ports : protoc
 const row = (firewall: Firewall) => ({
   ...firewall,
   inbound_rule: firewall.inbound_rules.map(({ sources, ...rule }) => ({
-    ...{ protocol: rule.protocol, port_range: portRange(rule) },
+    protocol: rule.protocol,
+    port_range: portRange(rule),
     source_addresses: sources.addresses ?? [],
     source_droplet_ids: sources.droplet_ids ?? [],
     source_load_balancer_uids: sources.load_balancer_uids ?? [],
@@ -104,7 +109,8 @@ const row = (firewall: Firewall) => ({
     source_tags: sources.tags ?? [],
   })),
   outbound_rule: firewall.outbound_rules.map(({ destinations, ...rule }) => ({
-    ...{ protocol: rule.protocol, port_range: portRange(rule) },
+    protocol: rule.protocol,
+    port_range: portRange(rule),
     destination_addresses: destinations.addresses ?? [],
     destination_droplet_ids: destinations.droplet_ids ?? [],
     destination_load_balancer_uids: destinations.load_balancer_uids ?? [],

@@ -100,8 +100,12 @@ const fields = {
       nodes: computed(
         listOf(
           objectOf({
-            ...{ id: string, name: string, status: string },
-            ...{ droplet_id: string, created_at: string, updated_at: string },
+            id: string,
+            name: string,
+            status: string,
+            droplet_id: string,
+            created_at: string,
+            updated_at: string,
           }),
         ),
       ),
@@ -130,8 +134,13 @@ const fields = {
   kube_config: computed(
     listOf(
       objectOf({
-        ...{ raw_config: string, host: string, cluster_ca_certificate: string },
-        ...{ client_key: string, client_certificate: string, token: string, expires_at: string },
+        raw_config: string,
+        host: string,
+        cluster_ca_certificate: string,
+        client_key: string,
+        client_certificate: string,
+        token: string,
+        expires_at: string,
       }),
     ),
     { sensitive: true },
@@ -160,11 +169,23 @@ const fields = {
 const ownTags = (tags: string[]) => tags.filter((tag) => tag !== 'k8s' && !/^(k8s|terraform):/.test(tag))
 
 const poolRow = (pool: Pool, isCounted: boolean) => ({
-  ...{ id: pool.id, name: pool.name, size: pool.size, actual_node_count: pool.count, auto_scale: pool.auto_scale },
-  ...{ min_nodes: pool.min_nodes, max_nodes: pool.max_nodes, labels: pool.labels, taint: pool.taints },
-  ...{ tags: ownTags(pool.tags), gpu_partition_mode: '', node_count: isCounted ? pool.count : null },
+  id: pool.id,
+  name: pool.name,
+  size: pool.size,
+  actual_node_count: pool.count,
+  auto_scale: pool.auto_scale,
+  min_nodes: pool.min_nodes,
+  max_nodes: pool.max_nodes,
+  labels: pool.labels,
+  taint: pool.taints,
+  tags: ownTags(pool.tags),
+  gpu_partition_mode: '',
+  node_count: isCounted ? pool.count : null,
   nodes: pool.nodes.map(({ status, created_at, updated_at, ...node }) => ({
-    ...{ ...node, status: status.state, created_at: goTime(created_at), updated_at: goTime(updated_at) },
+    ...node,
+    status: status.state,
+    created_at: goTime(created_at),
+    updated_at: goTime(updated_at),
   })),
 })
 
@@ -197,7 +218,10 @@ async function fetchCredentials({ api }: Client, cluster: Cluster, seconds: numb
     raw_config: kubeconfig(`do-${cluster.region}-${cluster.name}`, credentials),
     host: credentials.server,
     cluster_ca_certificate: credentials.certificate_authority_data,
-    ...{ client_key: '', client_certificate: '', token: credentials.token, expires_at: credentials.expires_at },
+    client_key: '',
+    client_certificate: '',
+    token: credentials.token,
+    expires_at: credentials.expires_at,
   }
 }
 
@@ -207,10 +231,25 @@ async function row(client: Client, cluster: Cluster, state: Row<typeof fields>) 
   const [kept] = state.kube_config ?? []
   const isFresh = kept?.expires_at && Date.parse(kept.expires_at) > Date.now()
   return {
-    ...{ id, name, region, version, vpc_uuid, cluster_subnet, service_subnet, endpoint, ha },
-    ...{ ipv4_address: cluster.ipv4, worker_subnet_uuid: '', status: cluster.status.state, urn: `do:kubernetes:${id}` },
-    ...{ created_at: goTime(cluster.created_at), updated_at: goTime(cluster.updated_at), isolated_workers: false },
-    ...{ auto_upgrade: cluster.auto_upgrade, surge_upgrade: cluster.surge_upgrade, tags: ownTags(cluster.tags) },
+    id,
+    name,
+    region,
+    version,
+    vpc_uuid,
+    cluster_subnet,
+    service_subnet,
+    endpoint,
+    ha,
+    ipv4_address: cluster.ipv4,
+    worker_subnet_uuid: '',
+    status: cluster.status.state,
+    urn: `do:kubernetes:${id}`,
+    created_at: goTime(cluster.created_at),
+    updated_at: goTime(cluster.updated_at),
+    isolated_workers: false,
+    auto_upgrade: cluster.auto_upgrade,
+    surge_upgrade: cluster.surge_upgrade,
+    tags: ownTags(cluster.tags),
     maintenance_policy: [cluster.maintenance_policy],
     ...(pool ? { node_pool: [poolRow(pool, Boolean(state.node_pool[0]?.node_count))] } : {}),
     kube_config:
@@ -227,9 +266,14 @@ const maintenance = ({ maintenance_policy: [policy] }: Row<typeof fields>) =>
 type PoolRow = Row<typeof fields>['node_pool'][number]
 
 const poolBody = (pool: PoolRow) => ({
-  ...{ name: pool.name, size: pool.size, tags: [...(pool.tags ?? []), DEFAULT_POOL] },
-  ...{ labels: pool.labels ?? {}, taints: pool.taint, auto_scale: pool.auto_scale ?? false },
-  ...{ min_nodes: pool.min_nodes ?? 0, max_nodes: pool.max_nodes ?? 0 },
+  name: pool.name,
+  size: pool.size,
+  tags: [...(pool.tags ?? []), DEFAULT_POOL],
+  labels: pool.labels ?? {},
+  taints: pool.taint,
+  auto_scale: pool.auto_scale ?? false,
+  min_nodes: pool.min_nodes ?? 0,
+  max_nodes: pool.max_nodes ?? 0,
   ...(pool.node_count ? { count: pool.node_count } : {}),
 })
 
@@ -245,9 +289,18 @@ export const kubernetesCluster = resource({
   async create(planned, client, keep) {
     const { name, region, version, vpc_uuid, cluster_subnet, service_subnet, ha, surge_upgrade, auto_upgrade } = planned
     const created = await client.api<{ kubernetes_cluster: Cluster }>('POST', '/kubernetes/clusters', {
-      ...{ name, region, version, vpc_uuid, cluster_subnet, service_subnet, surge_upgrade, auto_upgrade },
+      name,
+      region,
+      version,
+      vpc_uuid,
+      cluster_subnet,
+      service_subnet,
+      surge_upgrade,
+      auto_upgrade,
       ...(ha === null ? {} : { ha }),
-      ...{ tags: planned.tags ?? [], ...maintenance(planned), node_pools: planned.node_pool.map(poolBody) },
+      tags: planned.tags ?? [],
+      ...maintenance(planned),
+      node_pools: planned.node_pool.map(poolBody),
     })
     const { id } = created.kubernetes_cluster
     keep({ id })
@@ -267,7 +320,11 @@ export const kubernetesCluster = resource({
     const path = `/kubernetes/clusters/${prior.id}`
     const { name, ha, surge_upgrade, auto_upgrade, tags, version } = planned
     await client.api('PUT', path, {
-      ...{ name, ha, surge_upgrade, auto_upgrade: auto_upgrade ?? false, tags: tags ?? [] },
+      name,
+      ha,
+      surge_upgrade,
+      auto_upgrade: auto_upgrade ?? false,
+      tags: tags ?? [],
       ...maintenance(planned),
     })
     const [before, pool] = [prior.node_pool[0], planned.node_pool[0]]

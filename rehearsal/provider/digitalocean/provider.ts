@@ -49,10 +49,12 @@ export const digitalOceanProvider = ({
       {
         url: digitalocean.url,
         token: setting(config.token, 'DIGITALOCEAN_TOKEN', 'DIGITALOCEAN_ACCESS_TOKEN'),
-        ...{ explain, stopped },
+        explain,
+        stopped,
       },
       {
-        ...{ url: spaces.url, region: spaces.region },
+        url: spaces.url,
+        region: spaces.region,
         access_key_id: setting(config.spaces_access_id, 'SPACES_ACCESS_KEY_ID'),
         secret_access_key: setting(config.spaces_secret_key, 'SPACES_SECRET_ACCESS_KEY'),
       },

@@ -28,7 +28,10 @@ async function act(client: Client, ip: string | null, body: { type: 'assign' | '
 
 /** The droplet is told only where the configuration names one. */
 const row = ({ ip, region, droplet }: ReservedIp, withDroplet: boolean) => ({
-  ...{ id: ip, ip_address: ip, urn: `do:reservedip:${ip}`, region: region.slug },
+  id: ip,
+  ip_address: ip,
+  urn: `do:reservedip:${ip}`,
+  region: region.slug,
   ...(withDroplet && droplet ? { droplet_id: droplet.id } : {}),
 })
 

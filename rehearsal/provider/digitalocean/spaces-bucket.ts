@@ -112,7 +112,8 @@ const settle = (context: Client, prior: Bucket | undefined, planned: Bucket) =>
       )
     if (differs('cors_rule')) {
       const CORSRules = planned.cors_rule.map((rule) => ({
-        ...{ AllowedMethods: rule.allowed_methods, AllowedOrigins: rule.allowed_origins },
+        AllowedMethods: rule.allowed_methods,
+        AllowedOrigins: rule.allowed_origins,
         ...(rule.allowed_headers ? { AllowedHeaders: rule.allowed_headers } : {}),
         ...(rule.max_age_seconds ? { MaxAgeSeconds: rule.max_age_seconds } : {}),
       }))
@@ -154,7 +155,10 @@ const readBucket = (context: Client, Bucket: string) =>
       },
     )
     return {
-      ...{ id: Bucket, name: Bucket, urn: `do:space:${Bucket}`, region },
+      id: Bucket,
+      name: Bucket,
+      urn: `do:space:${Bucket}`,
+      region,
       bucket_domain_name: `${Bucket}.${region}.digitaloceanspaces.com`,
       endpoint: `${region}.digitaloceanspaces.com`,
       versioning: [{ enabled: Status === 'Enabled' }],
