@@ -44,7 +44,10 @@ export const step = <D extends Drift>(it: Step<D>): Step<D> => it
 export type Outcome = { counts: Partial<Record<Status, number>>; exit: number }
 
 /**
+ * Checks only read, so all of them start at once; one is repeated in its turn when anything it needs was applied since.
+ *
  * @param steps in the order of the procedure
+ * @param options.ready resolves when a write is allowed: nothing is applied before
  * @param options.plan only look: steps that differ are a `change`; one that rests on such a step and cannot be seen to
  *   differ is `unknown`, never ok
  * @param options.beforeWriting called once before the first apply: takes the lock, after which the step is checked
@@ -58,27 +61,30 @@ export async function converge(
     plan: boolean
     emit: Emit
     signal: AbortSignal
+    ready?: Promise<void>
     beforeWriting: () => Promise<void>
     confirm: (question: string) => Promise<boolean>
   },
 ): Promise<Outcome> {
-  const { plan, emit, signal, confirm } = options
-  const outcomes = new Map<AnyStep, Promise<Status>>()
-  let locked: Promise<void> | undefined
+  const { plan, emit, signal, ready, confirm } = options
+  ready?.catch(() => {}) // told by whoever made it; here it only stops what would write
+  /** when this run took the lock; what was seen before may have been changed by another run since */
+  let locked: Promise<number> | undefined
   let failedWith: number = EXIT.failed
   emit({ event: 'steps', steps: steps.map((one) => one.title) })
+  const ends = new Map<AnyStep, Promise<End>>()
   for (const [index, one] of steps.entries()) {
     const previous = steps[index - 1]
     const needs = one.needs ?? (previous ? [previous] : [])
     const before = needs.map((need) => {
-      const outcome = outcomes.get(need)
-      if (!outcome) throw new Error(`'${one.title}' needs '${need.title}', which does not come before it`)
-      return outcome
+      const end = ends.get(need)
+      if (!end) throw new Error(`'${one.title}' needs '${need.title}', which does not come before it`)
+      return end
     })
-    outcomes.set(one, follow(one, before))
+    ends.set(one, follow(one, before))
   }
   const counts: Partial<Record<Status, number>> = {}
-  for (const status of await Promise.all(outcomes.values())) counts[status] = (counts[status] ?? 0) + 1
+  for (const { status } of await Promise.all(ends.values())) counts[status] = (counts[status] ?? 0) + 1
   const exit = signal.aborted
     ? EXIT.interrupted
     : counts.failed
@@ -88,33 +94,52 @@ export async function converge(
         : EXIT.converged
   return { counts, exit }
 
-  async function follow(one: AnyStep, needs: Promise<Status>[]): Promise<Status> {
-    const before = await Promise.all(needs)
-    if (before.some((status) => status === 'failed' || status === 'not run') || signal.aborted)
-      return finish(one, 'not run', performance.now())
-    const rests = before.some((status) => status === 'change' || status === 'unknown')
-    const started = performance.now()
+  async function follow(one: AnyStep, needs: Promise<End>[]): Promise<End> {
     emit({ event: 'step started', step: one.title })
     const work: Work = { signal, waitingFor: (what) => emit({ event: 'step waiting', step: one.title, for: what }) }
+    const early = look(one, work)
+    const before = await Promise.all(needs)
+    const started = performance.now()
+    const touched = before.some((end) => end.touched || end.status === 'changed')
+    const rests = before.some(({ status }) => status === 'change' || status === 'unknown')
+    const finish = (status: Status, drift?: Drift, error?: unknown): End => {
+      emit({
+        event: 'step finished',
+        step: one.title,
+        status,
+        seconds: (performance.now() - started) / 1000,
+        ...(drift ? { drift: drift.lines } : {}),
+        ...(error === undefined ? {} : { failure: tell(error) }),
+      })
+      return { status, touched }
+    }
+    const seen = await early
+    if (before.some(({ status }) => status === 'failed' || status === 'not run') || signal.aborted)
+      return finish('not run')
     try {
-      const drift = await one.check(work)
-      if (plan) return finish(one, drift ? 'change' : rests ? 'unknown' : 'ok', started, drift)
-      return drift ? await remove(one, drift, work, started) : finish(one, 'ok', started)
+      const { drift, error, since } = touched ? await look(one, work) : seen
+      if (error !== undefined) {
+        if (plan && rests && error instanceof Failure && error.notYet) return finish('unknown')
+        throw error
+      }
+      if (plan) return finish(drift ? 'change' : rests ? 'unknown' : 'ok', drift)
+      const removed = drift && (await remove(one, drift, since, work))
+      return removed ? finish('changed', removed) : finish('ok')
     } catch (error) {
-      if (plan && rests && error instanceof Failure && error.notYet) return finish(one, 'unknown', started)
       if (error instanceof Failure) failedWith = error.exit
-      return finish(one, 'failed', started, undefined, error)
+      return finish('failed', undefined, error)
     }
   }
 
-  async function remove(one: AnyStep, seen: Drift, work: Work, started: number): Promise<Status> {
-    const settled = one.beforeLock || locked !== undefined
+  /** @returns the drift that was removed; undefined when another run had removed it before this one had the lock */
+  async function remove(one: AnyStep, seen: Drift, since: number, work: Work): Promise<Drift | undefined> {
+    await ready
+    let drift: Drift | undefined = seen
     if (!one.beforeLock) {
-      locked ??= options.beforeWriting()
-      await locked
+      locked ??= options.beforeWriting().then(() => performance.now())
+      if (since < (await locked)) drift = await one.check(work)
     }
-    const drift = settled ? seen : await one.check(work)
-    if (!drift) return finish(one, 'ok', started)
+    if (!drift) return undefined
     const { lines, confirm: question } = drift
     emit({ event: 'step drifted', step: one.title, drift: lines, ...(question ? { confirm: question } : {}) })
     if (question && !(await confirm(question)))
@@ -128,19 +153,21 @@ export async function converge(
         expected: one.title,
         next: 'run it again with --verbose, which shows every command and its output',
       })
-    return finish(one, 'changed', started, drift)
+    return drift
   }
+}
 
-  function finish(one: AnyStep, status: Status, started: number, drift?: Drift, error?: unknown): Status {
-    emit({
-      event: 'step finished',
-      step: one.title,
-      status,
-      seconds: (performance.now() - started) / 1000,
-      ...(drift ? { drift: drift.lines } : {}),
-      ...(error === undefined ? {} : { failure: tell(error) }),
-    })
-    return status
+/** How a step ended, and whether anything that it rests on was applied in this run. */
+type End = { status: Status; touched: boolean }
+
+/** A check's answer as a value: it may be looked at much later, or never. */
+async function look(one: AnyStep, work: Work): Promise<{ since: number; drift?: Drift; error?: unknown }> {
+  const since = performance.now()
+  try {
+    const drift: Drift | undefined = await one.check(work)
+    return drift ? { since, drift } : { since }
+  } catch (error) {
+    return { since, error }
   }
 }
 

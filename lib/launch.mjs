@@ -65,6 +65,7 @@ async function build(wanted) {
     platform: 'node',
     target: 'node20',
     format: 'esm',
+    mainFields: ['module', 'main'],
     external: ['pg-native'],
     banner: {
       js: `import { createRequire as requireFrom } from 'node:module'; const require = requireFrom(import.meta.url);`,

@@ -16,7 +16,7 @@ export type Platform = {
   program: () => Promise<string>
   terraform: () => Promise<Terraform>
   /** what Terraform made; throws when it is not there */
-  outputs: () => Promise<Outputs>
+  outputs: (() => Promise<Outputs>) & { forget: () => void }
   postgres: () => Promise<Server>
   repository: Repository
   /** gitops/apps as it is on the repository's main branch */

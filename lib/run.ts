@@ -26,11 +26,19 @@ export type Run = {
   locked: () => boolean
 }
 
-/** @returns a function that does the work once and gives every caller the same answer */
-export function once<T>(work: () => Promise<T>): () => Promise<T> {
+/** @returns a function that does the work once and gives every caller the same answer; a failure is not kept */
+export function once<T>(work: () => Promise<T>): (() => Promise<T>) & { forget: () => void } {
   let answer: Promise<T> | undefined
-  return () => {
-    answer ??= work()
+  const ask = () => {
+    answer ??= work().catch((error: unknown) => {
+      answer = undefined
+      throw error
+    })
     return answer
   }
+  return Object.assign(ask, {
+    forget: () => {
+      answer = undefined
+    },
+  })
 }

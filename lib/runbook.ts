@@ -89,6 +89,8 @@ function present(asJson: boolean, verbose: boolean, environment: NodeJS.ProcessE
 type Control = {
   lock: () => Promise<void>
   confirm: (question: string) => Promise<boolean>
+  /** ends what is only reading */
+  abandon: () => void
   /** path of the run's log, as it is told; undefined under --plan, which writes none */
   log: string | undefined
   started: number
@@ -152,6 +154,7 @@ async function withRun(
   try {
     return await work(run, {
       started,
+      abandon: () => interruption.abort(),
       log: journal && `${journal.startsWith(`${process.cwd()}/`) ? relative(process.cwd(), journal) : journal}.log`,
       lock: async () => {
         lock = await takeLock(await run.spaces(), site.buckets.state, {
@@ -209,29 +212,34 @@ async function carryOut(it: Runbook, run: Run, given: Arguments, control: Contro
   const log = control.log ? { log: control.log } : {}
   const { preflight, steps, afterwards = [] } = await it.procedure(run, given)
   const wanted = given.until ? stepsUntil(steps, given.until) : steps
-  const failed = await check(preflight, emit)
-  if (failed)
-    return finish({
-      event: 'run finished',
-      counts: {},
-      exit: signal.aborted ? EXIT.interrupted : EXIT.failed,
-      seconds: seconds(),
-      ...log,
-    })
-  const { counts, exit } = await converge(wanted, {
+  // The steps look at reality meanwhile; what they see is told, and anything written, only when the preflight has passed.
+  const held: RunEvent[] = []
+  let hold = true
+  const passed = check(preflight, emit)
+  const converged = converge(wanted, {
     plan,
-    emit,
+    emit: (event) => (hold ? held.push(event) : emit(event)),
     signal,
+    ready: passed.then((ok) => ok || Promise.reject(new Error('the preflight has failed'))).then(() => {}),
     beforeWriting: control.lock,
     confirm: control.confirm,
   })
+  if (!(await passed)) {
+    const exit = signal.aborted ? EXIT.interrupted : EXIT.failed
+    control.abandon()
+    await converged
+    return finish({ event: 'run finished', counts: {}, exit, seconds: seconds(), ...log })
+  }
+  hold = false
+  held.forEach(emit)
+  const { counts, exit } = await converged
   const code = finish({ event: 'run finished', counts, exit, seconds: seconds(), ...log })
   if (code === EXIT.converged && wanted === steps && !given.json)
     for (const line of afterwards) process.stdout.write(`${redact(line)}\n`)
   return code
 }
 
-/** Looks at everything side by side and tells all that is wrong at once. */
+/** Looks at everything side by side and tells all that is wrong at once. @returns whether nothing was */
 async function check(preconditions: readonly Precondition[], emit: Emit): Promise<boolean> {
   const started = performance.now()
   const results = await Promise.allSettled(preconditions.map(({ check }) => check()))
@@ -246,7 +254,7 @@ async function check(preconditions: readonly Precondition[], emit: Emit): Promis
   }
   const passed = preconditions.flatMap(({ title }, index) => (results[index]!.status === 'fulfilled' ? [title] : []))
   emit({ event: 'preflight finished', passed, failed, seconds: (performance.now() - started) / 1000 })
-  return failed.length > 0
+  return failed.length === 0
 }
 
 async function tellReport(it: Report, run: Run, given: Arguments): Promise<number> {

@@ -10,7 +10,7 @@ export type Spaces = { client: S3Client; endpoint: string }
 const sdk = () => {
   // Its advice to move to a newer Node is for us, not for whoever runs a runbook.
   process.env.AWS_SDK_JS_NODE_VERSION_SUPPORT_WARNING_DISABLED = 'true'
-  return import('@aws-sdk/client-s3')
+  return import('./s3-commands.ts')
 }
 
 /** @returns a client for the site's Spaces, path style; close it with client.destroy() */

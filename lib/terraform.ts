@@ -333,6 +333,8 @@ export const onlyAddOrUpdate = ({ action }: Change) => action !== 'delete' && ac
 export function terraformStep(options: {
   title: string
   open: () => Promise<Terraform>
+  /** called when something was applied: what was read of the outputs may be old */
+  onApplied?: () => void
   appsDirectory: () => Promise<string>
   allowed: (change: Change) => boolean
   price?: (after: readonly Resource[], before: readonly Resource[]) => Promise<{ lines: string[]; confirm?: string }>
@@ -342,11 +344,11 @@ export function terraformStep(options: {
   return step<PlanDrift>({
     title,
     check: async (work) => {
-      const terraform = await open()
+      const [terraform, appsDirectory] = await Promise.all([open(), options.appsDirectory()])
       const { run } = terraform
       const file = join(run.scratch, 'terraform.plan')
       const variables = join(run.scratch, 'terraform.tfvars.json')
-      const given = { appsDirectory: await options.appsDirectory(), importStateBucket: terraform.state }
+      const given = { appsDirectory, importStateBucket: terraform.state }
       writeFileSync(variables, JSON.stringify(variablesOf(run.site, given), null, 2), { mode: 0o600 })
       work.waitingFor(`${terraform.program} plan`)
       let touched = 0
@@ -386,6 +388,7 @@ export function terraformStep(options: {
       const terraform = await open()
       await inJson(terraform, argv.apply(file), progress(changes.length, work), 3600)
       rmSync(file, { force: true })
+      options.onApplied?.()
     },
   })
 }

@@ -18,6 +18,7 @@ export const bootstrap = runbook({
       title: 'infrastructure is as terraform/ says',
       needs: [stateBucket],
       open: platform.terraform,
+      onApplied: platform.outputs.forget,
       appsDirectory: appsDirectoryAtFirst(run, platform),
       allowed: onlyAddOrUpdate,
       price: (after, before) => pricePlan(run, after, before),

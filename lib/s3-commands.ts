@@ -1,0 +1,11 @@
+// The part of the AWS SDK that runbooks use, named so that a bundle holds no more; loaded when Spaces is first needed.
+export {
+  CreateBucketCommand,
+  DeleteObjectCommand,
+  GetObjectCommand,
+  HeadBucketCommand,
+  ListBucketsCommand,
+  PutObjectCommand,
+  paginateListObjectsV2,
+  S3Client,
+} from '@aws-sdk/client-s3'
