@@ -105,7 +105,7 @@ export function createExec(options: {
             : `exited ${code}`
       throw new Failure({
         found: `\`${title}\` ${reason}${lastLines(stderr.trim() || (shown ? stdout : ''))}`,
-        ...(next ? { next } : {}),
+        ...(code === 127 ? { next: `install ${argv[0]}` } : next ? { next } : {}),
       })
     } finally {
       clearTimeout(timer)

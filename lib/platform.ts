@@ -5,15 +5,13 @@ import { type Customer, readCustomers } from './customers.ts'
 import { Failure } from './failure.ts'
 import type { Server } from './postgres.ts'
 import { dropletPrices } from './provider-api.ts'
-import { openRepository, type Repository, remoteHead } from './repository.ts'
+import { openRepository, type Repository } from './repository.ts'
 import { once, type Run } from './run.ts'
 import { ROOT } from './site.ts'
 import { bucketExists } from './spaces.ts'
-import { type Outputs, openTerraform, readOutputs, type Terraform, terraformProgram } from './terraform.ts'
+import { type Outputs, openTerraform, readOutputs, type Terraform } from './terraform.ts'
 
 export type Platform = {
-  /** 'terraform' or 'tofu' */
-  program: () => Promise<string>
   terraform: () => Promise<Terraform>
   /** what Terraform made; throws when it is not there */
   outputs: (() => Promise<Outputs>) & { forget: () => void }
@@ -25,15 +23,11 @@ export type Platform = {
 }
 
 export function openPlatform(run: Run): Platform {
-  const program = once(() => terraformProgram(run))
   const repository = openRepository(run)
-  const terraform = once(async () =>
-    openTerraform(run, await program(), await bucketExists(await run.spaces(), run.site.buckets.state)),
-  )
+  const terraform = once(async () => openTerraform(run, await bucketExists(await run.spaces(), run.site.buckets.state)))
   const outputs = once(async () => readOutputs(await terraform()))
   const appsDirectory = async () => join(await repository.clone(), 'gitops', 'apps')
   return {
-    program,
     terraform,
     outputs,
     postgres: async () => (await outputs()).postgres,
@@ -52,7 +46,7 @@ export const appsDirectoryAtFirst = (run: Run, platform: Platform) =>
   once(async () => {
     const fromCheckout = join(ROOT, 'gitops', 'apps')
     try {
-      if (!(await remoteHead(run))) return fromCheckout
+      if (!(await platform.repository.head())) return fromCheckout
     } catch {
       run.emit({
         event: 'warning',

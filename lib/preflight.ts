@@ -9,28 +9,20 @@ import { checkoutProblems } from './repository.ts'
 import type { Run } from './run.ts'
 import type { Precondition } from './runbook.ts'
 import { isStatus, listBuckets } from './spaces.ts'
+import { requireSupported } from './terraform.ts'
 
 /** Droplets that bootstrap makes beside the cluster's nodes: Gitea's. */
 const OWN_DROPLETS = 1
 
-export const gitPrecondition = (run: Run): Precondition => ({
-  title: 'git is there',
-  check: async () => {
-    await run.exec({ argv: ['git', '--version'], next: 'install git' })
-  },
-})
-
-export const terraformPrecondition = (program: () => Promise<string>): Precondition => ({
+export const terraformPrecondition = (run: Run): Precondition => ({
   title: 'Terraform is there and new enough',
-  check: async () => {
-    await program()
-  },
+  check: () => requireSupported(run),
 })
 
-export const checkoutPrecondition = (run: Run): Precondition => ({
+export const checkoutPrecondition = ({ repository }: Platform): Precondition => ({
   title: 'the checkout is clean',
   check: async () => {
-    const [problem] = await checkoutProblems(run)
+    const [problem] = await checkoutProblems(repository)
     if (problem)
       throw new Failure({
         found: problem,

@@ -34,45 +34,31 @@ function git(
   })
 }
 
-/** @returns the commit at the head of the repository's main branch; undefined when it has none yet */
-export async function remoteHead(run: Run): Promise<string | undefined> {
-  const { stdout } = await git(run, ROOT, ['ls-remote', '--heads', run.site.repository, BRANCH], {
-    next: `git ls-remote ${run.site.repository}, which has to work without a question`,
-  })
-  return stdout.split('\t')[0] || undefined
-}
-
-/** What Git says about the operator's checkout. */
-export async function checkoutProblems(run: Run): Promise<string[]> {
-  const inside = await git(run, ROOT, ['rev-parse', '--is-shallow-repository'], { codes: [0, 128] })
-  if (inside.code !== 0) return [`${ROOT} is no Git checkout`]
-  const { stdout } = await git(run, ROOT, ['status', '--porcelain', '--untracked-files=normal'])
-  const changed = stdout.split('\n').filter((line) => line && !line.endsWith(' terraform/.terraform.lock.hcl'))
-  return [
-    ...(inside.stdout.trim() === 'true'
-      ? ['this checkout is shallow, so it cannot be pushed: git fetch --unshallow']
-      : []),
-    ...(changed.length > 0 && !run.site.allow_uncommitted_changes
-      ? [
-          `there are uncommitted changes: ${changed
-            .map((line) => line.slice(3))
-            .slice(0, 5)
-            .join(', ')}${changed.length > 5 ? ' …' : ''}`,
-        ]
-      : []),
-  ]
-}
-
 export type Repository = {
   run: Run
-  /** the folder of a fresh clone of the main branch; fetched once more when the run has taken the lock */
+  /** the commit that the main branch is at; undefined when there is none yet */
+  head: () => Promise<string | undefined>
+  /** the folder of a fresh clone of the main branch */
   clone: () => Promise<string>
+  /** the operator's checkout, as Git sees it */
+  checkout: () => Promise<Checkout>
 }
 
+type Checkout = { commit: string; shallow: boolean }
+
+/** The site's repository. What is read is read once, and once more when the run has taken the lock: until then another run may have pushed. */
 export function openRepository(run: Run): Repository {
+  const askHead = async () => {
+    const { stdout } = await git(run, ROOT, ['ls-remote', '--heads', run.site.repository, BRANCH], {
+      next: `git ls-remote ${run.site.repository}, which has to work without a question`,
+    })
+    return stdout.split('\t')[0] || undefined
+  }
+  const early = once(askHead)
+  const head = () => (run.locked() ? askHead() : early())
   const directory = join(run.scratch, 'clone')
   const first = once(async () => {
-    if (!(await remoteHead(run)))
+    if (!(await head()))
       throw new Failure({
         found: `the repository ${run.site.repository} has no branch ${BRANCH} yet`,
         next: './runbooks/bootstrap.mts, which fills it',
@@ -80,16 +66,42 @@ export function openRepository(run: Run): Repository {
       })
     await git(run, run.scratch, ['clone', '--quiet', '--no-tags', '--branch', BRANCH, run.site.repository, directory])
   })
-  // Until it held the lock, another run may have pushed.
   const underLock = once(() => update(run, directory))
   return {
     run,
+    head,
     clone: async () => {
       await first()
       if (run.locked()) await underLock()
       return directory
     },
+    checkout: once(async () => {
+      const { code, stdout } = await git(run, ROOT, ['rev-parse', '--is-shallow-repository', 'HEAD'], {
+        codes: [0, 128],
+      })
+      const [shallow, commit] = stdout.split('\n')
+      if (code !== 0 || !commit)
+        throw new Failure({
+          found: `${ROOT} is no Git checkout with a commit`,
+          expected: 'a clone of this project',
+          next: `git clone it, and run from there`,
+        })
+      return { commit, shallow: shallow === 'true' }
+    }),
   }
+}
+
+/** @returns what keeps the operator's checkout from being what everybody has */
+export async function checkoutProblems({ run, checkout }: Repository): Promise<string[]> {
+  const { shallow } = await checkout()
+  if (shallow) return ['this checkout is shallow, so it cannot be pushed: git fetch --unshallow']
+  if (run.site.allow_uncommitted_changes) return []
+  const { stdout } = await git(run, ROOT, ['status', '--porcelain', '--untracked-files=normal'])
+  const changed = stdout.split('\n').filter((line) => line && !line.endsWith(' terraform/.terraform.lock.hcl'))
+  const names = changed.map((line) => line.slice(3))
+  return names.length > 0
+    ? [`there are uncommitted changes: ${names.slice(0, 5).join(', ')}${names.length > 5 ? ' …' : ''}`]
+    : []
 }
 
 /** Brings a clone to what the repository's main branch is now. */
@@ -103,37 +115,27 @@ async function update(run: Run, directory: string): Promise<void> {
  *
  * @throws when each has commits that the other lacks: that is for a person to merge
  */
-export function publishedStep(run: Run, { needs }: { needs?: readonly AnyStep[] } = {}): Step {
-  /** A bare repository of this run that has both histories. */
-  const compare = async (): Promise<{
-    head: string
-    remote: string | undefined
-    ancestor: (a: string, b: string) => Promise<boolean>
-    bare: string
-  }> => {
-    const head = (await git(run, ROOT, ['rev-parse', 'HEAD'])).stdout.trim()
-    const remote = await remoteHead(run)
-    const bare = join(run.scratch, 'histories')
-    const ancestor = async (older: string, newer: string) =>
-      (await git(run, bare, ['merge-base', '--is-ancestor', older, newer], { codes: [0, 1] })).code === 0
-    if (remote && remote !== head) {
-      if (!existsSync(bare)) await git(run, run.scratch, ['init', '--quiet', '--bare', bare])
-      await git(run, bare, ['fetch', '--quiet', '--no-tags', run.site.repository, BRANCH])
-      await git(run, bare, ['fetch', '--quiet', '--no-tags', ROOT, 'HEAD'])
-    }
-    return { head, remote, ancestor, bare }
-  }
+export function publishedStep(repository: Repository, { needs }: { needs?: readonly AnyStep[] } = {}): Step {
+  const { run } = repository
+  const bare = join(run.scratch, 'histories')
+  const isAncestor = async (older: string, newer: string) =>
+    (await git(run, bare, ['merge-base', '--is-ancestor', older, newer], { codes: [0, 1] })).code === 0
   return step<Drift>({
     title: `repository ${run.site.repository} has this checkout’s commits`,
     ...(needs ? { needs } : {}),
     check: async () => {
-      const { head, remote, ancestor } = await compare()
-      const line = `push ${head.slice(0, 12)} to ${BRANCH}`
+      const [{ commit }, remote] = await Promise.all([repository.checkout(), repository.head()])
+      const line = `push ${commit.slice(0, 12)} to ${BRANCH}`
       if (!remote) return { lines: [`${line}, which is empty`] }
-      if (remote === head || (await ancestor(head, remote))) return undefined
-      if (await ancestor(remote, head)) return { lines: [`${line}, which is at ${remote.slice(0, 12)}`] }
+      if (remote === commit) return undefined
+      // A bare repository of this run, in which both histories can be compared.
+      if (!existsSync(bare)) await git(run, run.scratch, ['init', '--quiet', '--bare', bare])
+      await git(run, bare, ['fetch', '--quiet', '--no-tags', run.site.repository, BRANCH])
+      await git(run, bare, ['fetch', '--quiet', '--no-tags', ROOT, 'HEAD'])
+      if (await isAncestor(commit, remote)) return undefined
+      if (await isAncestor(remote, commit)) return { lines: [`${line}, which is at ${remote.slice(0, 12)}`] }
       throw new Failure({
-        found: `the repository is at ${remote.slice(0, 12)} and this checkout at ${head.slice(0, 12)}, and each has commits that the other lacks`,
+        found: `the repository is at ${remote.slice(0, 12)} and this checkout at ${commit.slice(0, 12)}, and each has commits that the other lacks`,
         expected: 'a checkout that goes on from the repository',
         next: `git pull --rebase ${run.site.repository} ${BRANCH}`,
       })

@@ -4,7 +4,7 @@ import { createHash } from 'node:crypto'
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { cp } from 'node:fs/promises'
 import { hostname, userInfo } from 'node:os'
-import { join } from 'node:path'
+import { delimiter, join } from 'node:path'
 import * as z from 'zod'
 import { type AnyStep, type Drift, type Step, step, type Work } from './converge.ts'
 import type { Resource } from './cost.ts'
@@ -57,30 +57,30 @@ export const variablesOf = (site: Site, given: { appsDirectory: string; importSt
   import_state_bucket: given.importStateBucket,
 })
 
-/** @returns the program to call, 'terraform' or where that is missing 'tofu'; throws when neither is there and new enough */
-export async function terraformProgram({ exec }: Run): Promise<string> {
-  const [major, minor] = OLDEST_TERRAFORM
-  for (const program of ['terraform', 'tofu']) {
-    const { code, stdout } = await exec({
-      argv: [program, 'version', '-json'],
-      codes: [0, 127],
-      env: { CHECKPOINT_DISABLE: '1' },
-    })
-    if (code === 127) continue
-    const { terraform_version } = versionSchema.parse(JSON.parse(stdout))
-    const [foundMajor = 0, foundMinor = 0] = terraform_version.split('.').map(Number)
-    if (foundMajor > major || (foundMajor === major && foundMinor >= minor)) return program
-    throw misuse({
-      found: `${program} is ${terraform_version}`,
-      expected: `${major}.${minor} or newer, which locks its state in Spaces`,
-      next: `update ${program}`,
-    })
-  }
+/** @returns the program to call: the first 'terraform' on PATH, or where there is none 'tofu' */
+export function terraformProgram({ environment }: Run): string {
+  const folders = (environment.PATH ?? '').split(delimiter)
+  const program = ['terraform', 'tofu'].find((name) => folders.some((folder) => existsSync(join(folder, name))))
+  if (program) return program
   throw misuse({
     found: 'neither terraform nor tofu is on PATH',
-    expected: `one of them, ${major}.${minor} or newer`,
+    expected: `one of them, ${OLDEST_TERRAFORM.join('.')} or newer`,
     next: 'install one',
   })
+}
+
+/** Throws a misuse when Terraform is missing or too old. */
+export async function requireSupported(run: Run): Promise<void> {
+  const program = terraformProgram(run)
+  const { stdout } = await run.exec({ argv: [program, 'version', '-json'], env: { CHECKPOINT_DISABLE: '1' } })
+  const { terraform_version } = versionSchema.parse(JSON.parse(stdout))
+  const [major = 0, minor = 0] = terraform_version.split('.').map(Number)
+  if (major < OLDEST_TERRAFORM[0] || (major === OLDEST_TERRAFORM[0] && minor < OLDEST_TERRAFORM[1]))
+    throw misuse({
+      found: `${program} is ${terraform_version}`,
+      expected: `${OLDEST_TERRAFORM.join('.')} or newer, which locks its state in Spaces`,
+      next: `update ${program}`,
+    })
 }
 
 const versionSchema = z.object({ terraform_version: z.string() })
@@ -105,7 +105,8 @@ export type Terraform = {
  *
  * @param state whether the state bucket exists
  */
-export async function openTerraform(run: Run, program: string, state: boolean): Promise<Terraform> {
+export async function openTerraform(run: Run, state: boolean): Promise<Terraform> {
+  const program = terraformProgram(run)
   if (!state && !run.plan) throw notThere(run)
   const configuration = join(ROOT, 'terraform')
   const kept = join(run.site.directory, 'terraform')

@@ -50,8 +50,7 @@ export const addCustomer = runbook({
     })
     return {
       preflight: [
-        preflight.gitPrecondition(run),
-        preflight.terraformPrecondition(platform.program),
+        preflight.terraformPrecondition(run),
         preflight.digitaloceanPrecondition(run),
         preflight.spacesPrecondition(run),
         preflight.cloudflarePrecondition(run),

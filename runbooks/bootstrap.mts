@@ -25,9 +25,8 @@ export const bootstrap = runbook({
     })
     return {
       preflight: [
-        preflight.gitPrecondition(run),
-        preflight.checkoutPrecondition(run),
-        preflight.terraformPrecondition(platform.program),
+        preflight.checkoutPrecondition(platform),
+        preflight.terraformPrecondition(run),
         preflight.digitaloceanPrecondition(run),
         preflight.limitPrecondition(run),
         preflight.budgetPrecondition(run),
@@ -38,7 +37,7 @@ export const bootstrap = runbook({
         stateBucket,
         infrastructure,
         inventoryStep(run.site, platform.outputs),
-        publishedStep(run, { needs: [infrastructure] }),
+        publishedStep(platform.repository, { needs: [infrastructure] }),
       ],
       afterwards: [
         'Here this runbook ends for now: it does not set up Gitea on the droplet nor Argo CD on the cluster yet.',
