@@ -1,7 +1,8 @@
 // npm run rehearse: raises a whole LunarFront on this machine with the runbooks themselves, and says how to look at it.
-import { spawn } from 'node:child_process'
-import { existsSync, mkdirSync, readFileSync, rmSync } from 'node:fs'
-import { dirname, join, relative } from 'node:path'
+import { execFile, spawn } from 'node:child_process'
+import { createHash } from 'node:crypto'
+import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { dirname, join, relative, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 import { readSecrets } from '../lib/customer-secrets.ts'
@@ -11,23 +12,22 @@ import { writeWhole } from '../lib/files.ts'
 import { isRunning, type ProcessIdentity, processStarted } from './servers/processes.ts'
 import {
   endRehearsal,
+  findCloud,
   findRehearsal,
   processesOf,
   type Rehearsal,
-  readCloud,
   repositoryDirectory,
   serviceFileOf,
   siteDirectoryOf,
   startRehearsal,
 } from './site.ts'
 import { onPath, thisMachine } from './tools/machine.ts'
-import { findTools, installTools, type Tools } from './tools.ts'
+import { installTools, type Tools } from './tools.ts'
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url))
-const DIRECTORY = join(ROOT, '.rehearsal')
 const CUSTOMER = 'acme'
 
-const USAGE = `npm run rehearse -- [up | down | status]
+const USAGE = `npm run rehearse -- [up | down | status] [--directory DIR]
 
   up      raises a LunarFront on this machine: installs what is missing, starts a cloud on loopback, and runs
           ./runbooks/bootstrap.mts and ./runbooks/add-customer.mts ${CUSTOMER} against it. What is up stays up, and the
@@ -35,18 +35,21 @@ const USAGE = `npm run rehearse -- [up | down | status]
   down    ends all of it, and removes what it made
   status  says what is up
 
-No account, no credentials and no network addresses but loopback's are used; everything is in .rehearsal.`
+  --directory DIR  where everything of it is kept; .rehearsal of this checkout unless told
+
+No account is used, no credential of yours, and no address but loopback's.`
 
 const show = (path: string) => relative(process.cwd(), path) || '.'
 const seconds = (since: number) => `${((Date.now() - since) / 1000).toFixed(1)} s`
 const say = (line = '') => console.log(line)
 
-async function up(): Promise<void> {
+async function up(directory: string): Promise<void> {
   const started = Date.now()
   const tools = await installTools(say)
-  const { rehearsal, fresh } = await raise(tools)
-  say(`cloud: ${fresh ? 'started' : 'already up'}, on loopback, in ${show(DIRECTORY)}  ${seconds(started)}`)
-  const envFile = join(DIRECTORY, 'env')
+  const { rehearsal, fresh } = await raise(directory, tools)
+  say(`cloud: ${fresh ? 'started' : 'already up'}, on loopback, in ${show(directory)}  ${seconds(started)}`)
+  if (!fresh) await checkHistory(rehearsal, tools)
+  const envFile = join(directory, 'env')
   writeWhole(envFile, shellLines(rehearsal))
   await runRunbook(rehearsal, 'bootstrap', ['--yes'])
   await runRunbook(rehearsal, 'add-customer', [CUSTOMER, '--yes'])
@@ -54,40 +57,69 @@ async function up(): Promise<void> {
   say()
   say(`A LunarFront is up, ${seconds(started)} after the start.`)
   say()
-  for (const line of waysToLook(tools, envFile)) say(line)
+  for (const line of waysToLook(rehearsal, tools, envFile)) say(line)
 }
 
 /** Starts a rehearsal that stays, unless one is up. */
-async function raise(tools: Tools): Promise<{ rehearsal: Rehearsal; fresh: boolean }> {
-  const found = await findRehearsal(DIRECTORY, tools)
+async function raise(directory: string, tools: Tools): Promise<{ rehearsal: Rehearsal; fresh: boolean }> {
+  const found = await findRehearsal(directory, tools)
   if (found) return { rehearsal: found, fresh: false }
-  const release = claim()
+  const release = claim(directory)
   try {
     // What is left of one that was killed has lost its cloud, and with it everything that it was about.
-    await endRehearsal(DIRECTORY)
-    return { rehearsal: await startRehearsal({ directory: DIRECTORY, tools, stays: true }), fresh: true }
+    await endRehearsal(directory)
+    return { rehearsal: await startRehearsal({ directory, tools, stays: true }), fresh: true }
   } finally {
     release()
   }
 }
 
-/** @returns what gives the claim up; throws a Failure when another process is starting a rehearsal here */
-function claim(): () => void {
-  const file = join(ROOT, 'node_modules', '.cache', 'lunarfront', 'rehearsal-starting.json')
-  try {
-    const other: ProcessIdentity = JSON.parse(readFileSync(file, 'utf8'))
-    if (isRunning(other))
-      throw new Failure({
-        found: `process ${other.pid} is starting a rehearsal of this checkout`,
-        expected: 'one start at a time',
-        next: 'npm run rehearse -- status, when it is done',
-      })
-  } catch (error) {
-    if (error instanceof Failure) throw error
-  }
+/** @returns what gives the claim up; throws a Failure when another process is starting a rehearsal there */
+function claim(directory: string): () => void {
+  const name = createHash('sha256').update(directory).digest('hex').slice(0, 16)
+  const file = join(ROOT, 'node_modules', '.cache', 'lunarfront', `starting-${name}.json`)
   mkdirSync(dirname(file), { recursive: true })
-  writeWhole(file, JSON.stringify({ pid: process.pid, started: processStarted(process.pid) }))
+  const other = readClaim(file)
+  if (other && isRunning(other))
+    throw new Failure({
+      found: `process ${other.pid} is starting a rehearsal in ${show(directory)}`,
+      expected: 'one start at a time',
+      next: 'npm run rehearse -- status, when it is done',
+    })
+  rmSync(file, { force: true })
+  writeFileSync(file, JSON.stringify({ pid: process.pid, started: processStarted(process.pid) }), { flag: 'wx' })
   return () => rmSync(file, { force: true })
+}
+
+function readClaim(file: string): ProcessIdentity | undefined {
+  try {
+    return JSON.parse(readFileSync(file, 'utf8'))
+  } catch {
+    return undefined
+  }
+}
+
+/**
+ * The rehearsal's repository starts as this checkout's commits; the runbooks then commit to it. Commits made here since
+ * cannot be pushed there, and bootstrap's advice for a real site would bring the rehearsal's commits into this checkout.
+ */
+async function checkHistory({ directory }: Rehearsal, { git }: Tools): Promise<void> {
+  const repository = repositoryDirectory(directory)
+  const env = { ...process.env, GIT_ALTERNATE_OBJECT_DIRECTORIES: join(repository, 'objects') }
+  const ask = (...args: string[]) =>
+    new Promise<string | undefined>((resolve) => {
+      execFile(git, args, { cwd: ROOT, env }, (error, stdout) => resolve(error ? undefined : stdout.trim()))
+    })
+  const there = await ask(`--git-dir=${repository}`, 'rev-parse', '--verify', '--quiet', 'main')
+  if (there === undefined) return
+  const isAncestor = async (older: string, newer: string) =>
+    (await ask('merge-base', '--is-ancestor', older, newer)) !== undefined
+  if ((await isAncestor('HEAD', there)) || (await isAncestor(there, 'HEAD'))) return
+  throw new Failure({
+    found: 'this checkout has commits that the rehearsal which is up does not have, and cannot get any more',
+    expected: 'a rehearsal of this checkout as it is',
+    next: 'npm run rehearse -- down && npm run rehearse',
+  })
 }
 
 /** Runs a runbook as a person would, but with the rehearsal's environment and nothing else. */
@@ -100,14 +132,12 @@ async function runRunbook({ env }: Rehearsal, name: string, args: string[]): Pro
     env,
     stdio: ['ignore', 'inherit', 'inherit'],
   })
-  // Ctrl-C reaches the runbook from the terminal; it says where it stopped, and so does this.
-  const wait = () => {}
-  process.on('SIGINT', wait)
+  process.off('SIGINT', interrupted) // it reaches the runbook, which tidies up and says where it stopped
   const code = await new Promise<number | null>((resolve, reject) => {
     child.once('error', reject)
     child.once('exit', resolve)
   })
-  process.removeListener('SIGINT', wait)
+  process.on('SIGINT', interrupted)
   if (code === EXIT.converged) return
   throw new Failure({
     found: `${command.join(' ')} ended with ${code ?? 'a signal'}, see above; the rehearsal is still up`,
@@ -135,9 +165,9 @@ function shellLines({ env }: Rehearsal): string {
 type Postgres = { host: string; port: number; user: string; password: string; database: string; ca: string }
 
 /** Tells psql where the databases are and with which passwords, so that none has to be given to it as an argument. */
-async function writeServices({ env }: Rehearsal, { terraform }: Tools): Promise<void> {
+async function writeServices({ directory, env }: Rehearsal, { terraform }: Tools): Promise<void> {
   const postgres = JSON.parse(await output(env, terraform, ['output', '-json', 'postgres'])) as Postgres
-  const ca = join(DIRECTORY, 'postgres-ca.pem')
+  const ca = join(directory, 'postgres-ca.pem')
   writeWhole(ca, postgres.ca)
   const service = (name: string, user: string, password: string, database: string) =>
     [
@@ -152,9 +182,9 @@ async function writeServices({ env }: Rehearsal, { terraform }: Tools): Promise<
       '',
     ].join('\n')
   const { database } = namesOf(CUSTOMER)
-  const { databasePassword } = readSecrets(siteDirectoryOf(DIRECTORY), CUSTOMER)
+  const { databasePassword } = readSecrets(siteDirectoryOf(directory), CUSTOMER)
   writeWhole(
-    serviceFileOf(DIRECTORY),
+    serviceFileOf(directory),
     [
       service('doadmin', postgres.user, postgres.password, postgres.database),
       service(CUSTOMER, database, databasePassword.reveal(), database),
@@ -179,7 +209,7 @@ function output(env: Record<string, string>, program: string, args: string[]): P
   })
 }
 
-function waysToLook({ terraform }: Tools, envFile: string): string[] {
+function waysToLook({ directory }: Rehearsal, { terraform }: Tools, envFile: string): string[] {
   const program = terraform.endsWith('tofu') ? 'tofu' : 'terraform'
   const aws = onPath('aws', thisMachine()) ? '' : '    (there is no aws on PATH: pip install awscli)'
   return [
@@ -190,7 +220,7 @@ function waysToLook({ terraform }: Tools, envFile: string): string[] {
     '  psql service=doadmin -c "\\l"',
     `  psql service=${CUSTOMER}`,
     `  aws --endpoint-url "$SPACES_ENDPOINT_URL" s3 ls${aws}`,
-    `  git --git-dir=${show(repositoryDirectory(DIRECTORY))} log --oneline`,
+    `  git --git-dir=${show(repositoryDirectory(directory))} log --oneline`,
     '  ./runbooks/add-customer.mts zenith',
     'Take it down:                                  npm run rehearse -- down',
     '',
@@ -199,11 +229,11 @@ function waysToLook({ terraform }: Tools, envFile: string): string[] {
   ]
 }
 
-async function down(): Promise<void> {
+async function down(directory: string): Promise<void> {
   const started = Date.now()
-  const before = processesOf(DIRECTORY)
-  const existed = existsSync(DIRECTORY)
-  await endRehearsal(DIRECTORY)
+  const before = processesOf(directory)
+  const existed = existsSync(directory)
+  await endRehearsal(directory)
   const left = before.filter(isRunning)
   if (left.length > 0)
     throw new Failure({
@@ -213,34 +243,47 @@ async function down(): Promise<void> {
     })
   say(
     existed
-      ? `Down: ${before.length} processes ended, ${show(DIRECTORY)} removed  ${seconds(started)}`
+      ? `Down: ${before.length} processes ended, ${show(directory)} removed  ${seconds(started)}`
       : 'Nothing is up.',
   )
 }
 
-async function status(): Promise<void> {
-  const cloud = readCloud(DIRECTORY)
-  const rehearsal = await findRehearsal(DIRECTORY, (await findTools()) as Tools)
-  if (!cloud || !rehearsal) {
-    const left = processesOf(DIRECTORY)
+async function status(directory: string): Promise<void> {
+  const cloud = await findCloud(directory)
+  if (!cloud) {
+    const left = processesOf(directory)
     say(
       left.length > 0 ? `Not up, but ${left.length} of its processes run: npm run rehearse -- down` : 'Nothing is up.',
     )
     return
   }
-  say(`Up since ${cloud.started}, in ${show(DIRECTORY)}`)
+  say(`Up since ${cloud.started}, in ${show(directory)}`)
   say(`  DigitalOcean  ${cloud.digitalocean.url}`)
   say(`  Cloudflare    ${cloud.cloudflare.url}`)
   say(`  Spaces        ${cloud.spaces.url}`)
   say(
-    `  processes     ${processesOf(DIRECTORY)
+    `  processes     ${processesOf(directory)
       .map(({ name, pid }) => `${name} ${pid}`)
       .join(', ')}`,
   )
 }
 
+const interrupted = () => process.exit(EXIT.interrupted)
+
+function readArguments() {
+  try {
+    return parseArgs({
+      allowPositionals: true,
+      options: { directory: { type: 'string', default: join(ROOT, '.rehearsal') }, help: { type: 'boolean' } },
+    })
+  } catch (error) {
+    throw misuse({ found: tell(error).found, next: 'npm run rehearse -- --help' })
+  }
+}
+
 async function main(): Promise<void> {
-  const { values, positionals } = parseArgs({ allowPositionals: true, options: { help: { type: 'boolean' } } })
+  process.on('SIGINT', interrupted)
+  const { values, positionals } = readArguments()
   if (values.help) return say(USAGE)
   const [word = 'up', ...more] = positionals
   const command = { up, down, status }[word]
@@ -250,7 +293,7 @@ async function main(): Promise<void> {
       expected: 'up, down or status',
       next: 'npm run rehearse -- --help',
     })
-  await command()
+  await command(resolve(values.directory))
 }
 
 main().catch((error) => {

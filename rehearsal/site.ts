@@ -51,11 +51,13 @@ export const siteDirectoryOf = (directory: string) => join(directory, '.lunarfro
 /**
  * Starts a rehearsal in which nothing exists yet: a cloud, an empty Git repository, an SSH key, a site file.
  *
- * @returns how to use it and to end it; throws a Failure where it did not start
+ * @returns how to use it and to end it; throws a Failure where it did not start, or where the directory is not empty
  */
 export async function startRehearsal(options: RehearsalOptions): Promise<Rehearsal> {
   const directory = resolve(options.directory)
   const tools = options.tools ?? (await installTools(console.log))
+  if (existsSync(directory) && readdirSync(directory).length > 0)
+    throw new Failure({ found: `${directory} is not empty`, expected: 'an empty directory, or none' })
   mkdirSync(directory, { recursive: true, mode: 0o700 })
   try {
     const [cloud, key, versions] = await Promise.all([
@@ -76,9 +78,14 @@ export async function startRehearsal(options: RehearsalOptions): Promise<Rehears
 
 /** @returns the rehearsal in that directory if it is up and answers; undefined otherwise */
 export async function findRehearsal(directory: string, tools: Tools): Promise<Rehearsal | undefined> {
+  const cloud = await findCloud(directory)
+  return cloud && openRehearsal(resolve(directory), tools, cloud)
+}
+
+/** @returns how to reach the cloud of the rehearsal in that directory if it is up and answers; undefined otherwise */
+export async function findCloud(directory: string): Promise<CloudAddresses | undefined> {
   const cloud = readCloud(directory)
-  if (!cloud || !existsSync(siteFileOf(directory)) || !(await answers(cloud))) return undefined
-  return openRehearsal(resolve(directory), tools, cloud)
+  return cloud && existsSync(siteFileOf(directory)) && (await answers(cloud)) ? cloud : undefined
 }
 
 function openRehearsal(directory: string, tools: Tools, cloud: CloudAddresses): Rehearsal {
@@ -175,6 +182,12 @@ const isLoopback = (host: string) => /^(127(\.\d{1,3}){3}|localhost|\[::1\])$/.t
 
 /** Ends every process of the rehearsal in that directory, also of one that was killed, and removes the directory. */
 export async function endRehearsal(directory: string): Promise<void> {
+  if (existsSync(directory) && readdirSync(directory).length > 0 && !existsSync(cloudDirectory(directory)))
+    throw new Failure({
+      found: `${directory} holds something else than a rehearsal`,
+      expected: 'a rehearsal, or nothing',
+      next: 'choose another directory',
+    })
   await stopCloud(cloudDirectory(directory))
   rmSync(directory, { recursive: true, force: true })
 }
@@ -188,7 +201,7 @@ export function processesOf(directory: string): (ProcessIdentity & { name: strin
     .filter(isRunning)
 }
 
-export function readCloud(directory: string): CloudAddresses | undefined {
+function readCloud(directory: string): CloudAddresses | undefined {
   try {
     return JSON.parse(readFileSync(join(cloudDirectory(directory), 'cloud.json'), 'utf8'))
   } catch {
@@ -229,7 +242,8 @@ async function startCloudProcess(directory: string, tools: Tools, stays: boolean
     },
   )
   closeSync(log)
-  if (!stays) process.once('exit', () => child.kill('SIGTERM'))
+  const end = () => child.kill('SIGTERM')
+  process.once('exit', end)
   const { stdout } = child
   if (!stdout) throw new Error('the cloud has no standard output')
   return new Promise((resolve, reject) => {
@@ -239,7 +253,7 @@ async function startCloudProcess(directory: string, tools: Tools, stays: boolean
       reject(new Failure({ found: `the cloud ${reason}${said ? `:\n${said}` : ''}`, next: `less ${logFile}` }))
     }
     const timer = setTimeout(() => {
-      child.kill('SIGTERM')
+      end()
       fail(`was not ready within ${PATIENCE} s`)
     }, PATIENCE * 1000)
     child.once('error', ({ message }) => fail(`could not be started: ${message}`))
@@ -250,6 +264,7 @@ async function startCloudProcess(directory: string, tools: Tools, stays: boolean
       if (!printed.includes('\n')) return
       clearTimeout(timer)
       child.removeAllListeners('exit')
+      if (stays) process.off('exit', end)
       stdout.destroy()
       child.unref()
       resolve(JSON.parse(printed))
