@@ -25,7 +25,7 @@ async function get(url: string, token: Secret, signal: AbortSignal): Promise<unk
     try {
       const response = await fetch(url, {
         headers: { authorization: `Bearer ${token.reveal()}`, accept: 'application/json' },
-        signal: AbortSignal.any([signal, AbortSignal.timeout(30_000)]),
+        signal: AbortSignal.any([signal, AbortSignal.timeout(15_000)]),
       })
       const body: unknown = await response.json().catch(() => ({}))
       if (response.ok) return body

@@ -144,10 +144,16 @@ async function withRun(
     spaces: once(() => openSpaces(credentials.spaces)),
     locked: () => lock !== undefined,
   }
+  let interruptions = 0
   const interrupted = () => {
-    if (interruption.signal.aborted) return end.abort()
-    emit({ event: 'warning', text: 'interrupted: what is running is asked to finish; once more ends it at once' })
-    interruption.abort()
+    interruptions++
+    const told = [
+      'interrupted: what is running is asked to finish',
+      'still finishing: Terraform writes down what it has made, which is lost when it is ended by force. Once more does that',
+    ][interruptions - 1]
+    if (told) emit({ event: 'warning', text: told })
+    if (interruptions === 1) interruption.abort()
+    if (!told) end.abort()
   }
   const signals = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
   for (const name of signals) process.on(name, interrupted)

@@ -35,9 +35,10 @@ export const argv = {
     `-out=${options.out}`,
     ...(options.lock ? ['-lock-timeout=600s'] : ['-lock=false']),
   ],
-  show: (file: string) => ['show', '-json', file],
+  show: (file?: string) => ['show', '-json', '-no-color', ...(file ? [file] : [])],
   apply: (file: string) => ['apply', '-input=false', '-json', '-lock-timeout=600s', file],
   output: () => ['output', '-json', '-no-color'],
+  untaint: (address: string) => ['untaint', '-no-color', '-lock-timeout=600s', address],
   forceUnlock: (id: string) => ['force-unlock', '-force', id],
 }
 
@@ -390,6 +391,52 @@ export function terraformStep(options: {
       await inJson(terraform, argv.apply(file), progress(changes.length, work), 3600)
       rmSync(file, { force: true })
       options.onApplied?.()
+    },
+  })
+}
+
+type Unfinished = Drift & { addresses: string[] }
+
+const stateSchema = z.object({
+  values: z
+    .object({
+      root_module: z.object({
+        resources: z.array(z.object({ address: z.string(), tainted: z.boolean().optional() })).default([]),
+      }),
+    })
+    .optional(),
+})
+
+/**
+ * A creation that was interrupted leaves its resource marked (tainted), and Terraform would replace it: with a database
+ * that is refused, with a cluster it is dear. What was made is taken as it is; the plan then tells how it differs.
+ */
+export function finishedStep(
+  open: () => Promise<Terraform>,
+  { needs }: { needs?: readonly AnyStep[] } = {},
+): Step<Unfinished> {
+  return step<Unfinished>({
+    title: 'no resource was left half made',
+    ...(needs ? { needs } : {}),
+    check: async () => {
+      const terraform = await open()
+      const { run, state } = terraform
+      if (!state) return undefined
+      // Asking Terraform takes much longer than looking whether there is anything to ask about.
+      const text = await readObject(await run.spaces(), run.site.buckets.state, STATE_KEY)
+      if (!text?.includes('"tainted"')) return undefined
+      const shown = await command(terraform, argv.show(), { shown: false })
+      const { values } = stateSchema.parse(JSON.parse(shown.stdout))
+      const addresses =
+        values?.root_module.resources.filter(({ tainted }) => tainted).map(({ address }) => address) ?? []
+      return addresses.length > 0
+        ? { lines: addresses.map((address) => `take ${address} as it is`), addresses }
+        : undefined
+    },
+    apply: async ({ addresses }) => {
+      const terraform = await open()
+      await clearStaleLock(terraform)
+      for (const address of addresses) await command(terraform, argv.untaint(address))
     },
   })
 }

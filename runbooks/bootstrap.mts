@@ -6,7 +6,7 @@ import * as preflight from '../lib/preflight.ts'
 import { publishedStep } from '../lib/repository.ts'
 import { runbook, startedAs } from '../lib/runbook.ts'
 import { bucketStep } from '../lib/spaces.ts'
-import { onlyAddOrUpdate, terraformStep } from '../lib/terraform.ts'
+import { finishedStep, onlyAddOrUpdate, terraformStep } from '../lib/terraform.ts'
 
 export const bootstrap = runbook({
   name: 'bootstrap',
@@ -14,9 +14,9 @@ export const bootstrap = runbook({
   procedure: async (run) => {
     const platform = openPlatform(run)
     const stateBucket = bucketStep(run.spaces, run.site.buckets.state)
+    const finished = finishedStep(platform.terraform)
     const infrastructure = terraformStep({
       title: 'infrastructure is as terraform/ says',
-      needs: [stateBucket],
       open: platform.terraform,
       onApplied: platform.outputs.forget,
       appsDirectory: appsDirectoryAtFirst(run, platform),
@@ -35,6 +35,7 @@ export const bootstrap = runbook({
       ],
       steps: [
         stateBucket,
+        finished,
         infrastructure,
         inventoryStep(run.site, platform.outputs),
         publishedStep(platform.repository, { needs: [infrastructure] }),

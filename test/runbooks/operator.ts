@@ -1,0 +1,140 @@
+// What the tests of the runbooks share: a rehearsal in a temporary folder, runbooks started as a person starts them, and
+// looks behind the cloud to see what is really there.
+import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
+import { existsSync, mkdtempSync, readdirSync, readFileSync, statSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { createInterface } from 'node:readline'
+import type { RunEvent } from '../../lib/events.ts'
+import { ROOT } from '../../lib/site.ts'
+import { type Rehearsal, repositoryDirectory, siteDirectoryOf, startRehearsal } from '../../rehearsal/site.ts'
+
+export type Operator = Rehearsal & {
+  repository: string
+  /** what the site keeps on this machine */
+  kept: string
+}
+
+/** A rehearsal in which nothing exists yet. @param settings put over the site file's */
+export async function startOperator(settings: Record<string, unknown> = {}): Promise<Operator> {
+  const directory = mkdtempSync(join(tmpdir(), 'lunarfront-test-'))
+  const rehearsal = await startRehearsal({ directory, settings })
+  return { ...rehearsal, repository: repositoryDirectory(directory), kept: siteDirectoryOf(directory) }
+}
+
+export type Result = { code: number | null; signal: NodeJS.Signals | null; stdout: string; stderr: string }
+
+export type Started = { child: ChildProcess; ended: Promise<Result> }
+
+/** @returns the runbook, started: `start(operator, 'add-customer', 'acme')` */
+export function start(operator: Pick<Operator, 'env'>, runbook: string, ...args: string[]): Started {
+  const child = spawn(join(ROOT, 'runbooks', `${runbook}.mts`), args, {
+    cwd: ROOT,
+    env: operator.env,
+    stdio: ['ignore', 'pipe', 'pipe'],
+  })
+  let stdout = ''
+  let stderr = ''
+  child.stdout.on('data', (chunk) => {
+    stdout += chunk
+  })
+  child.stderr.on('data', (chunk) => {
+    stderr += chunk
+  })
+  const ended = new Promise<Result>((resolve, reject) => {
+    child.on('error', reject)
+    child.on('close', (code, signal) => resolve({ code, signal, stdout, stderr }))
+  })
+  return { child, ended }
+}
+
+/** @returns how the runbook ended */
+export const run = (operator: Pick<Operator, 'env'>, runbook: string, ...args: string[]): Promise<Result> =>
+  start(operator, runbook, ...args).ended
+
+/** Runs it and throws unless it exits 0. @returns what it printed */
+export async function must(operator: Pick<Operator, 'env'>, runbook: string, ...args: string[]): Promise<string> {
+  const { code, stdout, stderr } = await run(operator, runbook, ...args)
+  if (code !== 0) throw new Error(`${runbook} ${args.join(' ')} exited ${code}:\n${stdout}${stderr}`)
+  return stdout
+}
+
+export type TimedEvent = RunEvent & { time: string }
+
+/** @returns the events of a run with --json */
+export const eventsOf = ({ stdout }: Pick<Result, 'stdout'>): TimedEvent[] =>
+  stdout
+    .split('\n')
+    .filter(Boolean)
+    .map((line) => JSON.parse(line) as TimedEvent)
+
+/** Calls back with each event of a run with --json, as it comes. */
+export function watch({ child }: Started, take: (event: TimedEvent) => void): void {
+  createInterface({ input: child.stdout! }).on('line', (line) => take(JSON.parse(line) as TimedEvent))
+}
+
+/** @returns the titles of the runbook's own steps, from the runbook itself */
+export async function stepsOf(operator: Operator, runbook: string, ...args: string[]): Promise<string[]> {
+  const events = eventsOf(await run(operator, runbook, ...args, '--plan', '--json'))
+  return events.flatMap((event) => (event.event === 'steps' ? event.steps : []))
+}
+
+/** @returns how each step came out, by its title */
+export const statusesOf = (result: Pick<Result, 'stdout'>): Record<string, string> =>
+  Object.fromEntries(
+    eventsOf(result).flatMap((event) => (event.event === 'step finished' ? [[event.step, event.status]] : [])),
+  )
+
+export type Objects = {
+  digitalocean: Record<string, { name?: string; databases?: string[]; users?: string[]; size?: string; id?: string }[]>
+  cloudflare: { dns_records: { name: string; type: string; content: string }[] }
+  spaces: unknown
+}
+
+/** @returns all that exists in the cloud */
+export const objects = async ({ cloud }: Pick<Rehearsal, 'cloud'>): Promise<Objects> =>
+  (await (await fetch(`${cloud.control}/objects`)).json()) as Objects
+
+/** Asks the cloud to fail: which requests, and what happens to them. */
+export async function plant({ cloud }: Rehearsal, fault: object, consequence?: object): Promise<void> {
+  const planted = consequence ? Object.assign({ ...fault }, Object.fromEntries([['then', consequence]])) : fault
+  const answer = await fetch(`${cloud.control}/faults`, { method: 'POST', body: JSON.stringify(planted) })
+  if (!answer.ok) throw new Error(await answer.text())
+}
+
+export async function clearFaults({ cloud }: Rehearsal): Promise<void> {
+  await fetch(`${cloud.control}/faults`, { method: 'DELETE' })
+}
+
+/** DigitalOcean's API, as the account's owner. */
+export async function digitalocean(
+  { cloud }: Rehearsal,
+  method: string,
+  path: string,
+  body?: unknown,
+): Promise<unknown> {
+  const answer = await fetch(cloud.digitalocean.url + path, {
+    method,
+    headers: { authorization: `Bearer ${cloud.digitalocean.token}`, 'content-type': 'application/json' },
+    ...(body === undefined ? {} : { body: JSON.stringify(body) }),
+  })
+  const text = await answer.text()
+  if (!answer.ok) throw new Error(`${method} ${path}: ${text}`)
+  return text ? JSON.parse(text) : undefined
+}
+
+/** Git in the site's repository. */
+export const git = ({ repository }: Operator, ...args: string[]): string =>
+  execFileSync('git', ['--git-dir', repository, ...args], { encoding: 'utf8' })
+
+/** @returns every file below a folder, with its size and content's beginning; for before and after */
+export function filesBelow(folder: string): string[] {
+  if (!existsSync(folder)) return []
+  return readdirSync(folder, { recursive: true, withFileTypes: true })
+    .map((entry) => join(entry.parentPath, entry.name))
+    .sort()
+    .map(
+      (path) =>
+        `${path} ${statSync(path).mode.toString(8)} ${statSync(path).isFile() ? readFileSync(path).toString('base64') : ''}`,
+    )
+}
