@@ -109,14 +109,14 @@ async function serveRequest(api: Api, traffic: Traffic, incoming: IncomingMessag
   const text = await readText(incoming).catch(() => undefined)
   if (text === undefined || (fault && 'drop' in fault && fault.drop === true)) {
     log(0)
-    return void incoming.destroy()
+    return void incoming.socket.destroy()
   }
   if (fault && 'delay_ms' in fault) await sleep(fault.delay_ms)
 
   const answer = await decide(api, fault, { method, url, headers: incoming.headers, text })
   const dropped = fault && 'drop' in fault
   log(dropped ? 0 : answer.status)
-  if (dropped) return void incoming.destroy()
+  if (dropped) return void incoming.socket.destroy()
   const json = answer.body === undefined ? '' : JSON.stringify(answer.body)
   outgoing.writeHead(answer.status, {
     'content-type': 'application/json; charset=utf-8',
@@ -127,7 +127,7 @@ async function serveRequest(api: Api, traffic: Traffic, incoming: IncomingMessag
       : {}),
   })
   if (fault && 'truncate' in fault) {
-    outgoing.write(json.slice(0, json.length / 2), () => incoming.destroy())
+    outgoing.write(json.slice(0, json.length / 2), () => incoming.socket.destroy())
     return
   }
   outgoing.end(json)

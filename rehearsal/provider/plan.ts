@@ -38,12 +38,10 @@ export function planFields(fields: Fields, wanted: Values, prior: Values | null)
   const planned: Values = {}
   for (const [name, field] of Object.entries(fields)) {
     const [next, before] = [wanted[name] ?? null, prior?.[name] ?? null]
-    planned[name] =
-      field.kind === 'attribute'
-        ? planAttribute(field, next, before, prior === null)
-        : planBlocks(field, next, before, prior === null)
+    if (field.kind === 'attribute') planned[name] = planAttribute(field, next, before, prior === null)
+    else if (field.kind === 'blocks') planned[name] = planBlocks(field, next, before, prior === null)
+    else planned[name] = next
   }
-  if ('timeouts' in wanted) planned.timeouts = wanted.timeouts ?? null
   return planned
 }
 
@@ -58,7 +56,7 @@ export function replacements(fields: Fields, planned: Values, prior: Values): Pa
       const unordered = field.type?.notation[0] === 'set'
       return field.replace && !equal(next, before, unordered) ? [[name]] : []
     }
-    if (field.nesting === 'set') return []
+    if (field.kind === 'timeouts' || field.nesting === 'set') return []
     const old = rows(before)
     return rows(next).flatMap((row, index) => {
       const was = old[index]
@@ -74,9 +72,9 @@ export function conform(fields: Fields, values: Values): Values {
     const value = values[name]
     if (field.kind === 'blocks') shaped[name] = rows(value).map((row) => conform(field.fields, row))
     else if (value === undefined || value instanceof Unknown) shaped[name] = null
-    else shaped[name] = field.nested && isObject(value) ? conform(field.nested, value) : value
+    else if (field.kind === 'attribute' && field.nested && isObject(value)) shaped[name] = conform(field.nested, value)
+    else shaped[name] = value
   }
-  if ('timeouts' in values) shaped.timeouts = values.timeouts ?? null
   return shaped
 }
 
@@ -91,7 +89,8 @@ export function keepUnset(fields: Fields, values: Values, known: Values): Values
     if (field.kind === 'blocks') {
       if (field.nesting === 'list')
         kept[name] = rows(value).map((row, index) => keepUnset(field.fields, row, rows(before)[index] ?? {}))
-    } else if (before === null && typeof value === 'object' && isZero(value)) kept[name] = null
+    } else if (field.kind === 'attribute' && before === null && typeof value === 'object' && isZero(value))
+      kept[name] = null
   }
   return kept
 }

@@ -1,7 +1,7 @@
 // The parts that a provider is made of.
 
 import type { Path } from './plan.ts'
-import type { Fields, Row, Timeout } from './schema.ts'
+import type { Fields, Row } from './schema.ts'
 import type { Values } from './values.ts'
 
 /** Some of a row's values; the others stay what they were planned or known to be. */
@@ -14,7 +14,6 @@ export type Part<F extends Fields> = { [Name in keyof Row<F>]?: Row<F>[Name] | u
 export type Resource<F extends Fields, Client> = {
   version: number
   fields: F
-  timeouts?: Timeout[]
   /** @returns what is wrong with the configuration, one sentence each */
   check?(config: Values): string[]
   /** Plans in place of the common way. */

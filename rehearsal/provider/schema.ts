@@ -51,7 +51,10 @@ export type Blocks<F extends Fields = Fields> = {
   computed: boolean
 }
 
-export type Field = Attribute | Blocks
+/** How long the configuration lets the provider take. The stand-in does not go by it. */
+export type Timeouts = { kind: 'timeouts'; names: string[] }
+
+export type Field = Attribute | Blocks | Timeouts
 export interface Fields {
   [name: string]: Field
 }
@@ -62,7 +65,9 @@ type ValueOf<F> =
     ? Row<Inner>[]
     : F extends Attribute<infer T, infer Always>
       ? NullUnless<Always, T>
-      : never
+      : F extends Timeouts
+        ? Record<string, string | null> | null
+        : never
 /** A resource's values: what is not required may be null, and so is what is not known yet. */
 export type Row<F extends Fields> = { [Name in keyof F]: ValueOf<F[Name]> }
 
@@ -97,7 +102,7 @@ const blocks =
 export const listBlocks = blocks('list')
 export const setBlocks = blocks('set')
 
-export type Timeout = 'create' | 'update' | 'delete'
+export const timeouts = (...names: ('create' | 'update' | 'delete')[]): Timeouts => ({ kind: 'timeouts', names })
 
 // --- as Terraform is told ------------------------------------------------------------------
 
@@ -121,34 +126,25 @@ function wireAttribute(name: string, field: Attribute): object {
 const wireAttributes = (fields: Fields) =>
   Object.entries(fields).flatMap(([name, field]) => (field.kind === 'attribute' ? [wireAttribute(name, field)] : []))
 
-function wireBlock(fields: Fields, timeouts: Timeout[] = []): object {
-  const nested = Object.entries(fields).flatMap(([type_name, field]) =>
-    field.kind === 'blocks'
-      ? [
-          {
-            type_name,
-            block: wireBlock(field.fields),
-            nesting: NESTING[field.nesting],
-            min_items: field.min,
-            max_items: field.max,
-          },
-        ]
-      : [],
-  )
-  const times = Object.fromEntries(timeouts.map((name) => [name, optional(string)]))
-  return {
-    attributes: wireAttributes(fields),
-    block_types: [
-      ...nested,
-      ...(timeouts.length > 0
-        ? [{ type_name: 'timeouts', block: wireBlock(times), nesting: NESTING.single, min_items: 0, max_items: 0 }]
-        : []),
-    ],
-  }
+function wireNested(type_name: string, field: Blocks | Timeouts): object {
+  if (field.kind === 'blocks')
+    return {
+      type_name,
+      block: wireBlock(field.fields),
+      nesting: NESTING[field.nesting],
+      min_items: field.min,
+      max_items: field.max,
+    }
+  const times = Object.fromEntries(field.names.map((name) => [name, optional(string)]))
+  return { type_name, block: wireBlock(times), nesting: NESTING.single }
 }
 
-/** @returns the schema in the shape of the protocol's message */
-export const wireSchema = (fields: Fields, version = 0, timeouts: Timeout[] = []) => ({
-  version,
-  block: wireBlock(fields, timeouts),
+const wireBlock = (fields: Fields): object => ({
+  attributes: wireAttributes(fields),
+  block_types: Object.entries(fields).flatMap(([name, field]) =>
+    field.kind === 'attribute' ? [] : [wireNested(name, field)],
+  ),
 })
+
+/** @returns the schema in the shape of the protocol's message */
+export const wireSchema = (fields: Fields, version = 0) => ({ version, block: wireBlock(fields) })

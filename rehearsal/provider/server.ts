@@ -154,10 +154,7 @@ function implementation<Client>(provider: Provider<Client>): UntypedServiceImple
 const schemas = <Client>({ fields, resources, dataSources }: Provider<Client>): Response => ({
   provider: wireSchema(fields),
   resource_schemas: Object.fromEntries(
-    Object.entries(resources).map(([name, { fields, version, timeouts }]) => [
-      name,
-      wireSchema(fields, version, timeouts),
-    ]),
+    Object.entries(resources).map(([name, { fields, version }]) => [name, wireSchema(fields, version)]),
   ),
   data_source_schemas: Object.fromEntries(
     Object.entries(dataSources).map(([name, { fields }]) => [name, wireSchema(fields)]),

@@ -116,8 +116,18 @@ test('an SSH key once, found by id and by fingerprint', async () => {
   assert.is(created.status, 201)
   const { id, fingerprint } = created.body.ssh_key
   assert.match(fingerprint, /^([0-9a-f]{2}:){15}[0-9a-f]{2}$/)
-  refused(await api('POST', '/account/keys', { name: 'again', public_key }), 422, 'unprocessable_entity', /already in use/)
-  refused(await api('POST', '/account/keys', { name: 'x', public_key: 'ssh-rsa AAAA' }), 422, 'unprocessable_entity', /invalid/)
+  refused(
+    await api('POST', '/account/keys', { name: 'again', public_key }),
+    422,
+    'unprocessable_entity',
+    /already in use/,
+  )
+  refused(
+    await api('POST', '/account/keys', { name: 'x', public_key: 'ssh-rsa AAAA' }),
+    422,
+    'unprocessable_entity',
+    /invalid/,
+  )
   for (const key of [id, fingerprint]) assert.is((await api('GET', `/account/keys/${key}`)).body.ssh_key.name, 'ryan')
   await api('PUT', `/account/keys/${id}`, { name: 'ryan2' })
   assert.is((await api('GET', `/account/keys/${id}`)).body.ssh_key.name, 'ryan2')
@@ -132,8 +142,18 @@ test('a network: one name, no overlap, not deleted while something is in it', as
   refused(await api('POST', '/vpcs', { ...wanted, ip_range: '' }), 422, 'unprocessable_entity', /name already exists/)
   const overlapping = { ...wanted, name: 'two', ip_range: '10.120.8.0/24' }
   refused(await api('POST', '/vpcs', overlapping), 422, 'unprocessable_entity', /overlaps/)
-  refused(await api('POST', '/vpcs', { ...wanted, name: 'three', ip_range: '10.1.0.0/8' }), 422, 'unprocessable_entity', /range/)
-  refused(await api('POST', '/vpcs', { ...wanted, name: 'four', region: 'mars1' }), 422, 'unprocessable_entity', /Region/)
+  refused(
+    await api('POST', '/vpcs', { ...wanted, name: 'three', ip_range: '10.1.0.0/8' }),
+    422,
+    'unprocessable_entity',
+    /range/,
+  )
+  refused(
+    await api('POST', '/vpcs', { ...wanted, name: 'four', region: 'mars1' }),
+    422,
+    'unprocessable_entity',
+    /Region/,
+  )
   refused(await api('POST', '/vpcs', { region: 'nyc3' }), 422, 'unprocessable_entity', /^name/)
 
   const { droplet: member } = (await api('POST', '/droplets', droplet({ vpc_uuid: vpc.id }))).body
@@ -157,7 +177,13 @@ test('a droplet is new, then active; unknown slugs are refused', async () => {
   assert.is((await api('GET', `/actions/${action}`)).body.action.status, 'completed')
   assert.is((await api('GET', '/droplets?tag_name=lunar')).body.meta.total, 1)
   assert.is((await api('GET', '/droplets?tag_name=other')).body.meta.total, 0)
-  for (const [field, value] of Object.entries({ size: 's-9', region: 'mars1', image: 'windows', name: 'a b', vpc_uuid: 'x' }))
+  for (const [field, value] of Object.entries({
+    size: 's-9',
+    region: 'mars1',
+    image: 'windows',
+    name: 'a b',
+    vpc_uuid: 'x',
+  }))
     assert.is((await api('POST', '/droplets', droplet({ [field]: value }))).status, 422, field)
   refused(await api('POST', '/droplets', droplet({ ssh_keys: ['12:34'] })), 422, 'unprocessable_entity', /invalid key/)
   await api('DELETE', `/droplets/${id}`)
@@ -193,7 +219,12 @@ test('a reserved address is assigned, listed with its droplet, and survives it',
   const created = await api('POST', '/reserved_ips', { region: 'nyc3' })
   assert.is(created.status, 202)
   const { ip } = created.body.reserved_ip
-  refused(await api('POST', `/reserved_ips/${ip}/actions`, { type: 'unassign' }), 422, 'unprocessable_entity', /not assigned/)
+  refused(
+    await api('POST', `/reserved_ips/${ip}/actions`, { type: 'unassign' }),
+    422,
+    'unprocessable_entity',
+    /not assigned/,
+  )
   const { action } = (await api('POST', `/reserved_ips/${ip}/actions`, { type: 'assign', droplet_id: id })).body
   assert.is(action.status, 'in-progress')
   await until(
@@ -258,7 +289,8 @@ test('a Kubernetes cluster: its nodes are droplets, and go with it', async () =>
 })
 
 test('high availability is on by itself from 1.36 on, and stays', async () => {
-  const plain = (await api('POST', '/kubernetes/clusters', cluster({ name: 'old', ha: undefined }))).body.kubernetes_cluster
+  const plain = (await api('POST', '/kubernetes/clusters', cluster({ name: 'old', ha: undefined }))).body
+    .kubernetes_cluster
   assert.is(plain.ha, false)
   const wanted = cluster({ name: 'new', version: '1.36.0-do.0', ha: undefined })
   const costly = (await api('POST', '/kubernetes/clusters', wanted)).body.kubernetes_cluster
@@ -274,7 +306,12 @@ test('the droplet limit counts nodes as well', async () => {
   await control(subject, 'POST', '/faults', { droplet_limit: 2 })
   assert.is((await api('GET', '/account')).body.account.droplet_limit, 2)
   const { id } = (await api('POST', '/droplets', droplet())).body.droplet
-  refused(await api('POST', '/kubernetes/clusters', cluster()), 422, 'unprocessable_entity', /exceed your droplet limit/)
+  refused(
+    await api('POST', '/kubernetes/clusters', cluster()),
+    422,
+    'unprocessable_entity',
+    /exceed your droplet limit/,
+  )
   assert.is((await api('POST', '/droplets', droplet({ name: 'second' }))).status, 202)
   refused(await api('POST', '/droplets', droplet()), 422, 'unprocessable_entity', /exceed your droplet limit/)
   await control(subject, 'DELETE', '/faults')

@@ -2,9 +2,9 @@
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import type { uvu } from 'uvu'
+import type { Test } from 'uvu'
 import { type Cloud, type Tools as CloudTools, startCloud } from '../../rehearsal/cloud/cloud.ts'
-import { REHEARSAL_TOOLS, findTools, type Tools } from '../../rehearsal/tools.ts'
+import { findTools, REHEARSAL_TOOLS, type Tools } from '../../rehearsal/tools.ts'
 
 /** @returns the paths of all tools; throws where `npm test` has not installed them yet */
 export async function allTools(): Promise<Tools> {
@@ -29,7 +29,7 @@ export type Subject = { cloud: Cloud; directory: string; tools: Tools }
  * Starts a cloud before the file's first test and stops it after the last one.
  * @returns an object that is filled in by then
  */
-export function cloudFor(suite: uvu.Test, options: { readyAfter?: number } = {}): Subject {
+export function cloudFor(suite: Test, options: { readyAfter?: number } = {}): Subject {
   const subject = {} as Subject
   suite.before(async () => {
     subject.tools = await allTools()
@@ -72,6 +72,10 @@ export const cloudflare = ({ cloud }: Subject, method: string, path: string, bod
 
 export const control = ({ cloud }: Subject, method: string, path: string, body?: unknown) =>
   ask(cloud.control + path, '', method, body)
+
+/** @returns a fault as POST /faults takes it */
+// biome-ignore lint/suspicious/noThenProperty: the word that the control port uses
+export const fault = (target: object, consequence: object) => ({ ...target, then: consequence })
 
 /** Asks again, every few milliseconds, until the answer is the wanted one; gives up after 30 s. */
 export async function until<T>(look: () => Promise<T>, isWanted: (found: T) => boolean): Promise<T> {

@@ -80,12 +80,12 @@ async function serve(spaces: Spaces, traffic: Traffic, incoming: IncomingMessage
   )
   try {
     if (fault && 'delay_ms' in fault) await sleep(fault.delay_ms)
-    if (fault && 'drop' in fault && fault.drop === true) incoming.destroy()
+    if (fault && 'drop' in fault && fault.drop === true) incoming.socket.destroy()
     else if (fault && 'status' in fault) refuse({ incoming, outgoing }, fault.status, fault.retry_after)
     else await decide(spaces, { incoming, outgoing, method, target, query, bucket, key, fault })
   } catch {
     // One of the two ends has gone: the other must not wait.
-    incoming.destroy()
+    incoming.socket.destroy()
     outgoing.destroy()
   }
 }
@@ -158,7 +158,7 @@ type Headers = Record<string, string>
 async function send({ fault, incoming, outgoing }: Exchange, answer: IncomingMessage): Promise<void> {
   if (fault && 'drop' in fault) {
     answer.resume()
-    return void incoming.destroy()
+    return void incoming.socket.destroy()
   }
   outgoing.writeHead(answer.statusCode ?? 502, answer.rawHeaders)
   if (!(fault && 'truncate' in fault)) return await pipeline(answer, outgoing)

@@ -12,6 +12,7 @@ import {
   required,
   setOf,
   string,
+  timeouts,
 } from '../schema.ts'
 import { type Client, changeTags, lowerCase, resource } from './client.ts'
 
@@ -76,6 +77,7 @@ const fields = {
     { max: 1 },
   ),
   metrics_endpoints: computed(listOf(string)),
+  timeouts: timeouts('create'),
 }
 
 const row = ({ connection, private_connection, ...cluster }: Cluster, state: Row<typeof fields>) => {
@@ -137,7 +139,6 @@ async function readCluster(client: Client, id: string | null, state: Row<typeof 
 export const databaseCluster = resource({
   version: 0,
   fields,
-  timeouts: ['create'],
   check: ({ engine, version, eviction_policy, sql_mode }) => [
     ...(version === null ? ['The argument "version" is required, but no definition was found.'] : []),
     ...(sql_mode && engine !== 'mysql' ? ['sql_mode is only supported for MySQL Database Clusters'] : []),

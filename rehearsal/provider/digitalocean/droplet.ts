@@ -1,7 +1,18 @@
 // digitalocean_droplet
 import { createHash } from 'node:crypto'
 import { ApiError, unlessGone, waitFor } from '../rest.ts'
-import { bool, computed, listBlocks, number, optional, optionalComputed, required, setOf, string } from '../schema.ts'
+import {
+  bool,
+  computed,
+  listBlocks,
+  number,
+  optional,
+  optionalComputed,
+  required,
+  setOf,
+  string,
+  timeouts,
+} from '../schema.ts'
 import { type Client, changeTags, lowerCase, resource } from './client.ts'
 
 type Droplet = {
@@ -112,8 +123,8 @@ export const droplet = resource({
     tags: optional(setOf(string)),
     vpc_uuid: optionalComputed(string, { replace: true }),
     gpu_partition_mode: optional(string, { replace: true }),
+    timeouts: timeouts('create', 'update', 'delete'),
   },
-  timeouts: ['create', 'update', 'delete'],
   replaceWhen: (planned, prior) => (prior.ipv6 === true && planned.ipv6 === false ? [['ipv6']] : []),
   async create(planned, client, keep) {
     const { name, region, size, image, backups, ipv6, monitoring, user_data, vpc_uuid } = planned

@@ -15,6 +15,7 @@ import {
   setBlocks,
   setOf,
   string,
+  timeouts,
 } from '../schema.ts'
 import { type Client, dataSource, goTime, lowerCase, resource, uniqueId } from './client.ts'
 
@@ -163,6 +164,7 @@ const fields = {
   rdma_shared_device_plugin: plugin(),
   coredns_autoscaler: plugin(),
   isolated_workers: optional(bool, { replace: true, fallback: false }),
+  timeouts: timeouts('create'),
 }
 
 /** Tags that DigitalOcean or the provider put there themselves. */
@@ -283,7 +285,6 @@ const isOlder = (planned: unknown, prior: unknown) =>
 export const kubernetesCluster = resource({
   version: 3,
   fields,
-  timeouts: ['create'],
   replaceWhen: (planned, prior) =>
     typeof planned.version === 'string' && isOlder(planned.version, prior.version) ? [['version']] : [],
   async create(planned, client, keep) {

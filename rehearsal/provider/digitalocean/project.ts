@@ -1,7 +1,7 @@
 // digitalocean_project and digitalocean_project_resources
 import { setTimeout as sleep } from 'node:timers/promises'
 import { ApiError, unlessGone } from '../rest.ts'
-import { bool, computed, number, optional, optionalComputed, required, setOf, string } from '../schema.ts'
+import { bool, computed, number, optional, optionalComputed, required, setOf, string, timeouts } from '../schema.ts'
 import { type Client, resource } from './client.ts'
 
 type Project = {
@@ -57,8 +57,8 @@ export const project = resource({
     created_at: computed(string),
     updated_at: computed(string),
     resources: optionalComputed(setOf(string)),
+    timeouts: timeouts('delete'),
   },
-  timeouts: ['delete'],
   async create(planned, client, keep) {
     const { name, purpose, description, environment, resources, is_default } = planned
     const body = { name, purpose, description, environment }

@@ -1,6 +1,6 @@
 // digitalocean_ssh_key
 import { unlessGone } from '../rest.ts'
-import { computed, optionalComputed, required, string } from '../schema.ts'
+import { computed, optionalComputed, required, string, timeouts } from '../schema.ts'
 import { type Client, resource } from './client.ts'
 
 type Key = { id: number; name: string; public_key: string; fingerprint: string }
@@ -19,8 +19,8 @@ export const sshKey = resource({
       same: (prior, wanted) => prior.trim() === wanted.trim(),
     }),
     fingerprint: computed(string),
+    timeouts: timeouts('create'),
   },
-  timeouts: ['create'],
   async create({ name, public_key }, { api }) {
     return row((await api<{ ssh_key: Key }>('POST', '/account/keys', { name, public_key })).ssh_key)
   },

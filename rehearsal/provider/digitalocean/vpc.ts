@@ -1,7 +1,7 @@
 // digitalocean_vpc
 import { setTimeout as sleep } from 'node:timers/promises'
 import { ApiError, unlessGone } from '../rest.ts'
-import { bool, computed, optional, optionalComputed, required, string } from '../schema.ts'
+import { bool, computed, optional, optionalComputed, required, string, timeouts } from '../schema.ts'
 import { type Client, goTime, resource } from './client.ts'
 
 type Vpc = {
@@ -29,8 +29,8 @@ export const vpc = resource({
     urn: computed(string),
     default: computed(bool),
     created_at: computed(string),
+    timeouts: timeouts('delete'),
   },
-  timeouts: ['delete'],
   async create({ name, region, description, ip_range }, client, keep) {
     const body = { name, region, description: description ?? '', ip_range: ip_range ?? '' }
     const { vpc } = await client.api<{ vpc: Vpc }>('POST', '/vpcs', body)
