@@ -383,12 +383,9 @@ test('two that build at once both end with a whole server', async (context) => {
   const { program } = context
   complete(context, 'versitygw')
   // Each waits in the middle of its build until the other is there too.
-  program(
-    'go',
-    go(
-      `touch "$2.$$.half"; while [ "$(find '${context.home}/cache' -name '*.half' | wc -l)" -lt 2 ]; do sleep 0.02; done`,
-    ),
-  )
+  const halves = join(context.home, 'halves')
+  mkdirSync(halves)
+  program('go', go(`touch '${halves}/'$$; while [ "$(ls '${halves}' | wc -l)" -lt 2 ]; do sleep 0.02; done`))
   const [one, other] = await Promise.all([install(context), install(context)])
   assert.is(one.versitygw, other.versitygw)
   assert.is(readFileSync(one.versitygw, 'utf8'), WHOLE)
