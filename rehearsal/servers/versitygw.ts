@@ -33,7 +33,7 @@ export async function startVersitygw(options: VersitygwOptions): Promise<Versity
     directory,
     name: 'versitygw',
     command: [
-      ...[binary, '--port', socket, '--socket-perm', '0600', '--region', SIGNING_REGION, '--quiet'],
+      ...[binary, '--port', socket, '--socket-perm', '0600', '--region', SIGNING_REGION, '--quiet', '--keep-alive'],
       ...['--virtual-domain', virtualDomain, '--health', '/healthz'],
       ...['posix', '--versioning-dir', versions, buckets],
     ],

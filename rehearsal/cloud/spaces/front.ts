@@ -83,7 +83,8 @@ async function serve(spaces: Spaces, traffic: Traffic, incoming: IncomingMessage
     if (fault && 'drop' in fault && fault.drop === true) incoming.socket.destroy()
     else if (fault && 'status' in fault) refuse({ incoming, outgoing }, fault.status, fault.retry_after)
     else await decide(spaces, { incoming, outgoing, method, target, query, bucket, key, fault })
-  } catch {
+  } catch (error) {
+    console.error(`spaces: ${method} ${path}: ${(error as Error).message}`)
     // One of the two ends has gone: the other must not wait.
     incoming.socket.destroy()
     outgoing.destroy()
@@ -128,10 +129,23 @@ async function decide(spaces: Spaces, exchange: Exchange): Promise<void> {
   await send(exchange, answer)
 }
 
+/** What is between two ends of a connection and not between client and server; never signed. */
+const HOP_BY_HOP = ['connection', 'keep-alive', 'proxy-connection']
+
+/** The S3 server must not hang up after its answer: the end of a body that is already answered would find nobody. */
+function onwardHeaders({ rawHeaders }: IncomingMessage): string[] {
+  const kept: string[] = ['Connection', 'keep-alive']
+  for (let index = 0; index < rawHeaders.length; index += 2) {
+    const [name = '', value = ''] = rawHeaders.slice(index, index + 2)
+    if (!HOP_BY_HOP.includes(name.toLowerCase())) kept.push(name, value)
+  }
+  return kept
+}
+
 /** Sends the request on as it came; a body given here replaces the one that was read already. */
 function forward(spaces: Spaces, { incoming, method, target }: Exchange, body?: Buffer): Promise<IncomingMessage> {
   return new Promise((resolve, reject) => {
-    const headers = incoming.rawHeaders as unknown as Record<string, string> // a flat list keeps order and case
+    const headers = onwardHeaders(incoming) as unknown as Record<string, string> // a flat list keeps order and case
     const upstream = request(
       { socketPath: spaces.socket, agent: false, method, path: target, headers, setHost: false },
       resolve,
@@ -146,7 +160,8 @@ function forward(spaces: Spaces, { incoming, method, target }: Exchange, body?: 
 function ask(spaces: Spaces, { incoming, target }: Exchange, method: string, given: Headers = {}, body?: Buffer) {
   return new Promise<IncomingMessage>((resolve, reject) => {
     const headers = sign(spaces.signingKey, method, incoming.headers.host ?? '', target, given)
-    request({ socketPath: spaces.socket, agent: false, method, path: target, headers }, resolve)
+    const options = { socketPath: spaces.socket, agent: false, method, path: target }
+    request({ ...options, headers: { ...headers, connection: 'keep-alive' } }, resolve)
       .once('error', reject)
       .end(body)
   })
