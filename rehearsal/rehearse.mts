@@ -21,6 +21,7 @@ import {
   siteDirectoryOf,
   startRehearsal,
 } from './site.ts'
+import { isDebian } from './tools/debian.ts'
 import { onPath, thisMachine } from './tools/machine.ts'
 import { installTools, type Tools } from './tools.ts'
 
@@ -211,7 +212,9 @@ function output(env: Record<string, string>, program: string, args: string[]): P
 
 function waysToLook({ directory }: Rehearsal, { terraform }: Tools, envFile: string): string[] {
   const program = terraform.endsWith('tofu') ? 'tofu' : 'terraform'
-  const aws = onPath('aws', thisMachine()) ? '' : '    (there is no aws on PATH: pip install awscli)'
+  const machine = thisMachine()
+  const getAws = isDebian(machine) ? 'apt-get install awscli' : 'install awscli'
+  const aws = onPath('aws', machine) ? '' : `    (there is no aws on PATH: ${getAws})`
   return [
     `Point a shell at it, from the checkout:        . ${show(envFile)}`,
     'then, for example:',

