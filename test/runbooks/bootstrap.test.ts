@@ -170,9 +170,10 @@ test('Ctrl-C, also pressed twice, lets Terraform end in order, tells where it st
 }) => {
   await plant(operator, { api: 'digitalocean', method: 'POST', path: '^/v2/databases$' }, { delay_ms: 1500 })
   const started = start(operator, 'bootstrap', '--yes', '--json')
+  let pressed = 0
   watch(started, (event) => {
-    if (event.event === 'step waiting' && event.for.includes('digitalocean_database_cluster'))
-      started.child.kill('SIGINT')
+    const applying = event.event === 'step waiting' && event.for.includes('digitalocean_database_cluster')
+    if (applying && pressed++ < 2) started.child.kill('SIGINT')
   })
   const result = await started.ended
   assert.is(result.code, 130)
