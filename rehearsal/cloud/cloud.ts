@@ -78,11 +78,12 @@ export async function startCloud(options: CloudOptions): Promise<Cloud> {
   await chmod(runtime, 0o711)
   await writeFile(runtimeFile(directory), runtime, { mode: 0o600 })
 
-  /** In the order they are to be undone. */
+  /** In the order it was done. */
   const undo: (() => Promise<void>)[] = []
   const stop = async () => {
     await rm(addressFile(directory), { force: true })
     for (const step of undo.splice(0).reverse()) await step()
+    await endAll(directory) // whatever was still starting
     await rm(runtime, { recursive: true, force: true })
     await rm(runtimeFile(directory), { force: true })
     forgetProcess(directory, 'cloud')

@@ -37,15 +37,19 @@ const told = new Promise<void>((resolve) => {
   for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => resolve())
 })
 
-const cloud = await startCloud({
-  directory: values.directory,
-  domain: values.domain,
-  tools: tools.parse(JSON.parse(values.tools)),
-  region: values.region,
-  readyAfter: values['ready-after'] === undefined ? undefined : Number(values['ready-after']),
-})
-const { stop, ...addresses } = cloud
-process.stdout.write(`${JSON.stringify(addresses)}\n`)
-await told
-await stop()
-process.exit(0)
+try {
+  const { stop, ...addresses } = await startCloud({
+    directory: values.directory,
+    domain: values.domain,
+    tools: tools.parse(JSON.parse(values.tools)),
+    region: values.region,
+    readyAfter: values['ready-after'] === undefined ? undefined : Number(values['ready-after']),
+  })
+  process.stdout.write(`${JSON.stringify(addresses)}\n`)
+  await told
+  await stop()
+  process.exit(0)
+} catch (error) {
+  console.error(error instanceof z.ZodError ? `--tools: ${z.prettifyError(error)}` : (error as Error).message)
+  process.exit(1)
+}

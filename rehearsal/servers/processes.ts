@@ -8,7 +8,13 @@ import { setTimeout as sleep } from 'node:timers/promises'
 /** A process beyond doubt: an id alone is reused, an id with its start time is not. */
 export type ProcessIdentity = { pid: number; started: string }
 
-export type Server = { name: string; pid: number; exited: Promise<void>; stop: () => Promise<void> }
+export type Server = {
+  name: string
+  /** Where its output goes. */
+  log: string
+  exited: Promise<void>
+  stop: () => Promise<void>
+}
 
 export type ServerOptions = {
   /** The cloud's directory: pid files go to pids/, output to logs/. */
@@ -71,22 +77,23 @@ function wrapped({ command, user, stopSignal = 'SIGTERM' }: ServerOptions): stri
 export function startServer(options: ServerOptions): Server {
   const { directory, name, env = {}, stopSignal = 'SIGTERM' } = options
   mkdirSync(join(directory, 'logs'), { recursive: true, mode: 0o700 })
-  const log = openSync(join(directory, 'logs', `${name}.log`), 'a', 0o600)
+  const log = join(directory, 'logs', `${name}.log`)
+  const output = openSync(log, 'a', 0o600)
   const [program = '', ...args] = wrapped(options)
   const child = spawn(program, args, {
     cwd: '/',
     env: { PATH: process.env.PATH ?? '/usr/bin:/bin', LC_ALL: 'C.UTF-8', ...env },
-    stdio: ['ignore', log, log],
+    stdio: ['ignore', output, output],
   })
-  closeSync(log)
+  closeSync(output)
   const exited = new Promise<void>((resolve) => {
     child.once('exit', () => resolve())
     child.once('error', () => resolve())
   })
-  if (child.pid === undefined) return { name, pid: 0, exited, stop: async () => {} }
+  if (child.pid === undefined) return { name, log, exited, stop: async () => {} }
   recordProcess(directory, name, child.pid, stopSignal)
   void exited.then(() => forgetProcess(directory, name))
-  return { name, pid: child.pid, exited, stop: () => stopChild(child, exited, stopSignal) }
+  return { name, log, exited, stop: () => stopChild(child, exited, stopSignal) }
 }
 
 async function stopChild(child: ChildProcess, exited: Promise<void>, signal: NodeJS.Signals): Promise<void> {
@@ -110,9 +117,10 @@ export async function waitUntil(answers: () => Promise<boolean>, server: Server,
   void server.exited.then(() => {
     gone = true
   })
+  const said = () => readFileSync(server.log, 'utf8').trim().split('\n').slice(-3).join(' ')
   while (!(await answers())) {
-    if (gone) throw new Error(`${server.name} stopped while it was starting`)
-    if (Date.now() > end) throw new Error(`${server.name} did not answer within ${within} ms`)
+    if (gone) throw new Error(`${server.name} stopped while it was starting: ${said()} (more in ${server.log})`)
+    if (Date.now() > end) throw new Error(`${server.name} did not answer within ${within} ms: see ${server.log}`)
     await sleep(15)
   }
 }

@@ -146,6 +146,24 @@ test('a process that only has the number of one that was noted is left alone', a
   assert.not.ok(processStarted(bystander.pid ?? 0))
 })
 
+test('a server that does not start is told with what it said, and nothing is left', async (context) => {
+  const { directory, tools } = context
+  for (const [tool, reason] of [
+    ['versitygw', /versitygw stopped while it was starting: .*(logs\/versitygw\.log|No such file)/],
+    ['openssl', /openssl-is-not-here/],
+  ] as const) {
+    const wrong = { ...tools, [tool]: `/nowhere/${tool}-is-not-here` }
+    try {
+      await startCloud({ directory, domain: 'lunarfront.test', tools: wrong })
+      assert.unreachable('should have failed')
+    } catch (error) {
+      assert.match((error as Error).message, reason)
+    }
+    assert.equal(noted(directory), [])
+    assert.not.ok(existsSync(join(directory, 'runtime')))
+  }
+})
+
 test('wrong use is said, with exit 64', async ({ children }) => {
   const child = spawn(process.execPath, ['--no-warnings', '--import', 'tsx', MAIN, '--domain', 'x'], { stdio: 'pipe' })
   children.push(child)

@@ -65,7 +65,7 @@ function createCluster(account: Account, request: Request): DatabaseCluster {
   const id = randomUUID()
   const { memory, disk } = DATABASE_SIZES[wanted.size] ?? { memory: 1, disk: 10 }
   const password = newPassword()
-  const serverName = `${wanted.name}-${id.slice(0, 8)}`
+  const serverName = `${wanted.name.slice(0, 30)}-${id.slice(0, 8)}`
   const cluster: DatabaseCluster = {
     ...wanted,
     id,
