@@ -310,7 +310,7 @@ test('the droplet limit counts nodes as well', async () => {
     await api('POST', '/kubernetes/clusters', cluster()),
     422,
     'unprocessable_entity',
-    /exceed your droplet limit/,
+    /2 additional nodes but not enough available droplet limit/,
   )
   assert.is((await api('POST', '/droplets', droplet({ name: 'second' }))).status, 202)
   refused(await api('POST', '/droplets', droplet()), 422, 'unprocessable_entity', /exceed your droplet limit/)

@@ -48,10 +48,12 @@ const changedCluster = z.object({
 
 const ownTags = (id: string) => ['k8s', `k8s:${id}`]
 
+const overLimit = (nodes: number) =>
+  unprocessable(`validation error: ${nodes} additional nodes but not enough available droplet limit`)
+
 /** Brings the pool's droplets to the wanted number. */
 function scale(account: Account, request: Request, cluster: KubernetesCluster, pool: NodePool, wanted: number): void {
-  if (wanted - pool.nodes.length > dropletsLeft(account.state))
-    throw unprocessable('creating these nodes will exceed your droplet limit')
+  if (wanted - pool.nodes.length > dropletsLeft(account.state)) throw overLimit(wanted - pool.nodes.length)
   while (pool.nodes.length > wanted) removeDroplet(account.state, pool.nodes.pop()?.dropletId ?? 0)
   while (pool.nodes.length < wanted) {
     const name = `${pool.name}-${randomBytes(3).toString('hex')}`
@@ -109,7 +111,7 @@ function createCluster(account: Account, request: Request): KubernetesCluster {
   if ([...state.clusters.values()].some((other) => other.name === wanted.name))
     throw unprocessable('a cluster with this name already exists')
   const nodes = wanted.node_pools.reduce((sum, pool) => sum + (pool.count ?? pool.min_nodes ?? 0), 0)
-  if (nodes > dropletsLeft(state)) throw unprocessable('creating this cluster will exceed your droplet limit')
+  if (nodes > dropletsLeft(state)) throw overLimit(nodes)
   const id = randomUUID()
   const cluster: KubernetesCluster = {
     id,
