@@ -202,7 +202,7 @@ async function startParts({
       traffic,
       digitalocean: account.state,
       cloudflare: cloudflareAccount,
-      spaces: () => addresses.spaces,
+      spaces: addresses.spaces,
     }),
   )
   const providers = keep(await serveProviders(addresses))

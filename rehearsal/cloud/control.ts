@@ -11,7 +11,7 @@ export type Control = {
   traffic: Traffic
   digitalocean: State
   cloudflare: CloudflareAccount
-  spaces: () => SpacesSettings
+  spaces: SpacesSettings
 }
 
 const planted = z.union([faultSchema, z.strictObject({ droplet_limit: z.number().int().min(0) })])
@@ -97,6 +97,6 @@ async function objects({ digitalocean: state, cloudflare, spaces }: Control) {
       tags: [...state.tags],
     },
     cloudflare: { dns_records: [...cloudflare.records.values()] },
-    spaces: await listObjects(spaces()),
+    spaces: await listObjects(spaces),
   }
 }

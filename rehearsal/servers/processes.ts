@@ -125,17 +125,26 @@ export async function waitUntil(answers: () => Promise<boolean>, server: Server,
   }
 }
 
+type NotedProcess = ProcessIdentity & { stopSignal: NodeJS.Signals }
+
+/** @returns undefined for a file that its process has just taken away */
+function readNote(path: string): NotedProcess | undefined {
+  try {
+    return JSON.parse(readFileSync(path, 'utf8')) as NotedProcess
+  } catch {
+    return undefined
+  }
+}
+
 /** Ends every process noted under the directory and waits until it is gone. */
 export async function endAll(directory: string): Promise<void> {
   const folder = join(directory, 'pids')
   if (!existsSync(folder)) return
   await Promise.all(
     readdirSync(folder).map(async (name) => {
-      const noted = JSON.parse(readFileSync(join(folder, name), 'utf8')) as ProcessIdentity & {
-        stopSignal: NodeJS.Signals
-      }
-      await endProcess(noted, noted.stopSignal)
-      rmSync(join(folder, name), { force: true })
+      const noted = readNote(join(folder, name))
+      if (noted) await endProcess(noted, noted.stopSignal)
+      forgetProcess(directory, name)
     }),
   )
 }

@@ -298,8 +298,23 @@ test('high availability is on by itself from 1.36 on, and stays', async () => {
   const path = `/kubernetes/clusters/${costly.id}`
   refused(await api('PUT', path, { name: 'new', ha: false }), 422, 'unprocessable_entity', /cannot be disabled/)
   for (const { id } of [plain, costly]) await api('DELETE', `/kubernetes/clusters/${id}`)
-  for (const more of [{ version: '1.2.3' }, { region: 'mars1' }, { node_pools: [] }, { name: 'Bad_Name' }])
+})
+
+test('a Kubernetes cluster that cannot be leaves nothing', async () => {
+  const [pool] = cluster().node_pools
+  const wrong = [
+    { version: '1.2.3' },
+    { region: 'mars1' },
+    { name: 'Bad_Name' },
+    { node_pools: [] },
+    { node_pools: [pool, { ...pool, size: 's-9' }] },
+    { node_pools: [pool, { ...pool, count: 0 }] },
+  ]
+  const before = (await api('GET', '/droplets')).body.meta.total
+  for (const more of wrong)
     assert.is((await api('POST', '/kubernetes/clusters', cluster(more))).status, 422, JSON.stringify(more))
+  assert.is((await api('GET', '/droplets')).body.meta.total, before)
+  assert.equal((await api('GET', '/kubernetes/clusters')).body.kubernetes_clusters, [])
 })
 
 test('the droplet limit counts nodes as well', async () => {

@@ -129,6 +129,16 @@ test('a second cloud in the same directory is refused, and the first goes on', a
   assert.ok(ok)
 })
 
+test('stopCloud ends a cloud that runs, in good order', async (context) => {
+  const { child } = await start(context)
+  const started = noted(context.directory)
+  const ended = once(child, 'exit')
+  await stopCloud(context.directory)
+  assert.equal(await ended, [0, null])
+  assert.equal(started.filter(isRunning), [])
+  assert.not.ok(existsSync(join(context.directory, 'cloud.json')))
+})
+
 test('a process that only has the number of one that was noted is left alone', async ({ directory, children }) => {
   const bystander = spawn('sleep', ['60'])
   children.push(bystander)

@@ -60,6 +60,7 @@ function emptyWorkplace(): Workplace {
   return { directory, environment: environment(home) }
 }
 
+type Call = { method: string; path: string; status: number }
 type Ended = { code: number; output: string }
 
 /** Runs Terraform there; a failure is for the test to see. */
@@ -213,21 +214,29 @@ test('prevent_destroy holds', async () => {
   assert.match(output, /Instance cannot be destroyed/)
 })
 
-test('the state is locked while somebody has it', async () => {
-  await control(
-    subject,
-    'POST',
-    '/faults',
-    fault({ api: 'digitalocean', path: '/v2/vpcs', times: 1 }, { delay_ms: 3_000 }),
-  )
-  const slow = planned(lunar)
-  const keys = async () => (await control(subject, 'GET', '/objects')).body.spaces['lunar-state']
-  await until(keys, (found) => found.includes('terraform.tfstate.tflock'))
-  const second = await planned(lunar)
-  assert.is(second.code, 1)
-  assert.match(second.output, /Error acquiring the state lock/)
-  assert.match(second.output, /Who:/)
-  assert.is((await slow).code, 0)
+test('Terraform locks the state, and whoever finds it locked is told by whom', async () => {
+  const lock = 'terraform.tfstate.tflock'
+  await control(subject, 'DELETE', '/requests')
+  assert.is((await planned(lunar)).code, 0)
+  const calls = (await control(subject, 'GET', '/requests')).body.filter(({ path }: Call) => path.includes(lock))
+  const seen = calls.map(({ method, status }: Call) => `${method} ${status}`)
+  assert.equal([seen[0], seen.at(-1)], ['PUT 200', 'DELETE 204'])
+
+  const { sdk, client } = await openSpaces(subject.cloud.spaces)
+  const held = { Bucket: 'lunar-state', Key: lock }
+  const Body = JSON.stringify({
+    ID: 'x',
+    Operation: 'OperationTypeApply',
+    Who: 'somebody@elsewhere',
+    Version: '1.11.4',
+  })
+  await client.send(new sdk.PutObjectCommand({ ...held, Body }))
+  const refused = await planned(lunar)
+  assert.is(refused.code, 1)
+  assert.match(refused.output, /Error acquiring the state lock/)
+  assert.match(refused.output, /Who:\s+somebody@elsewhere/)
+  await client.send(new sdk.DeleteObjectCommand(held))
+  client.destroy()
   assert.is((await planned(lunar)).code, 0)
 })
 

@@ -71,16 +71,18 @@ function scale(account: Account, request: Request, cluster: KubernetesCluster, p
   pool.count = wanted
 }
 
-function addPool(
-  account: Account,
-  request: Request,
-  cluster: KubernetesCluster,
-  wanted: z.infer<typeof poolFields>,
-): NodePool {
-  if (!SIZES.some((size) => size.slug === wanted.size))
-    throw unprocessable(`validation error: invalid node size ${wanted.size}`)
-  const nodes = wanted.count ?? wanted.min_nodes ?? 0
+type WantedPool = z.infer<typeof poolFields>
+
+/** @returns how many nodes a pool starts with; refuses a pool that cannot be */
+function nodesOf({ size, count, min_nodes }: WantedPool): number {
+  if (!SIZES.some(({ slug }) => slug === size)) throw unprocessable(`validation error: invalid node size ${size}`)
+  const nodes = count ?? min_nodes ?? 0
   if (nodes < 1) throw unprocessable('validation error: a node pool must have at least one node')
+  return nodes
+}
+
+function addPool(account: Account, request: Request, cluster: KubernetesCluster, wanted: WantedPool): NodePool {
+  const nodes = nodesOf(wanted)
   const pool: NodePool = {
     id: randomUUID(),
     name: wanted.name,
@@ -110,7 +112,7 @@ function createCluster(account: Account, request: Request): KubernetesCluster {
     throw unprocessable(`validation error: invalid version slug ${wanted.version}`)
   if ([...state.clusters.values()].some((other) => other.name === wanted.name))
     throw unprocessable('a cluster with this name already exists')
-  const nodes = wanted.node_pools.reduce((sum, pool) => sum + (pool.count ?? pool.min_nodes ?? 0), 0)
+  const nodes = wanted.node_pools.reduce((sum, pool) => sum + nodesOf(pool), 0)
   if (nodes > dropletsLeft(state)) throw overLimit(nodes)
   const id = randomUUID()
   const cluster: KubernetesCluster = {
@@ -148,7 +150,7 @@ function changeCluster(cluster: KubernetesCluster, request: Request): void {
   cluster.updated_at = now()
 }
 
-const poolBody = (cluster: KubernetesCluster, { nodes, ...pool }: NodePool) => ({
+const poolBody = ({ nodes, ...pool }: NodePool, { readyAt }: KubernetesCluster) => ({
   ...pool,
   nodes: nodes.map(({ id, name, dropletId, created_at }) => ({
     id,
@@ -156,20 +158,24 @@ const poolBody = (cluster: KubernetesCluster, { nodes, ...pool }: NodePool) => (
     droplet_id: String(dropletId),
     created_at,
     updated_at: created_at,
-    status: { state: Date.now() < cluster.readyAt ? 'provisioning' : 'running' },
+    status: { state: Date.now() < readyAt ? 'provisioning' : 'running' },
   })),
 })
 
-const endpoint = (account: Account, { id }: KubernetesCluster) => `https://${id}.k8s.${account.domain}`
+/** A name that leads nowhere: there is no cluster yet. */
+const endpoint = ({ domain }: Account, { id }: KubernetesCluster) => `https://${id}.k8s.${domain}`
 
-const clusterBody = (account: Account, { readyAt, token: _token, node_pools, ...cluster }: KubernetesCluster) => ({
-  ...cluster,
-  endpoint: endpoint(account, { ...cluster, readyAt, node_pools, token: '' }),
-  status: Date.now() < readyAt ? { state: 'provisioning', message: 'provisioning' } : { state: 'running' },
-  maintenance_policy: { ...cluster.maintenance_policy, duration: '4h0m0s' },
-  registry_enabled: false,
-  node_pools: node_pools.map((pool) => poolBody({ ...cluster, readyAt, node_pools, token: '' }, pool)),
-})
+function clusterBody(account: Account, cluster: KubernetesCluster) {
+  const { readyAt, token: _secret, node_pools, maintenance_policy, ...told } = cluster
+  return {
+    ...told,
+    endpoint: endpoint(account, cluster),
+    status: Date.now() < readyAt ? { state: 'provisioning', message: 'provisioning' } : { state: 'running' },
+    maintenance_policy: { ...maintenance_policy, duration: '4h0m0s' },
+    registry_enabled: false,
+    node_pools: node_pools.map((pool) => poolBody(pool, cluster)),
+  }
+}
 
 const options = {
   versions: KUBERNETES_VERSIONS.map((slug) => ({
@@ -243,16 +249,16 @@ export function kubernetesRoutes(account: Account): Route[] {
       body: credentials(cluster(id)),
     })),
     route('GET', '/v2/kubernetes/clusters/:id/node_pools', (request, { id }) => {
-      const pools = cluster(id).node_pools.map((each) => poolBody(cluster(id), each))
+      const pools = cluster(id).node_pools.map((each) => poolBody(each, cluster(id)))
       return page('node_pools', pools, request, account.base())
     }),
     route('POST', '/v2/kubernetes/clusters/:id/node_pools', (request, { id }) => {
       const added = addPool(account, request, cluster(id), parseBody(poolFields, request))
-      return { status: 201, body: { node_pool: poolBody(cluster(id), added) } }
+      return { status: 201, body: { node_pool: poolBody(added, cluster(id)) } }
     }),
     route('GET', '/v2/kubernetes/clusters/:id/node_pools/:pool', (_request, { id, pool: poolId }) => ({
       status: 200,
-      body: { node_pool: poolBody(cluster(id), pool(id, poolId)) },
+      body: { node_pool: poolBody(pool(id, poolId), cluster(id)) },
     })),
     route('PUT', '/v2/kubernetes/clusters/:id/node_pools/:pool', (request, { id, pool: poolId }) => {
       const target = pool(id, poolId)
@@ -265,7 +271,7 @@ export function kubernetesRoutes(account: Account): Route[] {
       target.auto_scale = wanted.auto_scale ?? target.auto_scale
       target.min_nodes = wanted.min_nodes ?? target.min_nodes
       target.max_nodes = wanted.max_nodes ?? target.max_nodes
-      return { status: 202, body: { node_pool: poolBody(cluster(id), target) } }
+      return { status: 202, body: { node_pool: poolBody(target, cluster(id)) } }
     }),
     route('DELETE', '/v2/kubernetes/clusters/:id/node_pools/:pool', (request, { id, pool: poolId }) => {
       const gone = pool(id, poolId)
