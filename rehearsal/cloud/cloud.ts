@@ -200,7 +200,7 @@ async function startParts({
   const control = keep(
     await serveControl({
       traffic,
-      digitalocean: account.state,
+      digitalocean: account,
       cloudflare: cloudflareAccount,
       spaces: addresses.spaces,
     }),

@@ -2,29 +2,46 @@
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
 import { z } from 'zod'
 import type { CloudflareAccount } from './cloudflare/zones.ts'
-import type { State } from './digitalocean/state.ts'
+import type { Account } from './digitalocean/account.ts'
 import { faultSchema } from './faults.ts'
 import { type Listener, listen, type Traffic } from './http.ts'
 import { listObjects, type SpacesSettings } from './spaces/client.ts'
 
 export type Control = {
   traffic: Traffic
-  digitalocean: State
+  digitalocean: Account
   cloudflare: CloudflareAccount
   spaces: SpacesSettings
 }
 
-const planted = z.union([faultSchema, z.strictObject({ droplet_limit: z.number().int().min(0) })])
+/** Besides faults: how many droplets the account may have, and how long a thing is made, in milliseconds. */
+const planted = z.union([
+  faultSchema,
+  z.strictObject({ droplet_limit: z.number().int().min(0) }),
+  z.strictObject({ ready_after_ms: z.number().min(0) }),
+])
+
+type Settings = { droplet_limit: number; ready_after_ms: number }
+
+const settingsOf = ({ state, readyAfter }: Account): Settings => ({
+  droplet_limit: state.account.droplet_limit,
+  ready_after_ms: readyAfter,
+})
+
+function change(account: Account, { droplet_limit, ready_after_ms }: Partial<Settings>): void {
+  account.state.account.droplet_limit = droplet_limit ?? account.state.account.droplet_limit
+  account.readyAfter = ready_after_ms ?? account.readyAfter
+}
 
 /**
  * Serves, without a password, to loopback only:
  * GET, POST, DELETE /faults; GET /objects; GET, DELETE /requests.
  */
 export function serveControl(control: Control): Promise<Listener> {
-  const usualLimit = control.digitalocean.account.droplet_limit
+  const usual = settingsOf(control.digitalocean)
   return listen(
     createServer((incoming, outgoing) => {
-      answer(control, usualLimit, incoming).then(
+      answer(control, usual, incoming).then(
         ([status, body]) => send(outgoing, status, body),
         (error: Error) => send(outgoing, 500, { message: error.message }),
       )
@@ -36,23 +53,23 @@ function send(outgoing: ServerResponse, status: number, body: unknown): void {
   outgoing.writeHead(status, { 'content-type': 'application/json' }).end(JSON.stringify(body, null, 2))
 }
 
-async function answer(control: Control, usualLimit: number, incoming: IncomingMessage): Promise<[number, unknown]> {
+async function answer(control: Control, usual: Settings, incoming: IncomingMessage): Promise<[number, unknown]> {
   const { traffic, digitalocean } = control
   switch (`${incoming.method} ${incoming.url}`) {
     case 'GET /faults':
-      return [200, { faults: traffic.faults, droplet_limit: digitalocean.account.droplet_limit }]
+      return [200, { faults: traffic.faults, ...settingsOf(digitalocean) }]
     case 'POST /faults': {
       const chunks: Buffer[] = []
       for await (const chunk of incoming) chunks.push(chunk as Buffer)
       const parsed = planted.safeParse(parse(Buffer.concat(chunks).toString('utf8')))
       if (!parsed.success) return [422, { message: z.prettifyError(parsed.error) }]
-      if ('droplet_limit' in parsed.data) digitalocean.account.droplet_limit = parsed.data.droplet_limit
-      else traffic.faults.push(parsed.data)
+      if ('api' in parsed.data) traffic.faults.push(parsed.data)
+      else change(digitalocean, parsed.data)
       return [201, parsed.data]
     }
     case 'DELETE /faults':
       traffic.faults.length = 0
-      digitalocean.account.droplet_limit = usualLimit
+      change(digitalocean, usual)
       return [200, {}]
     case 'GET /objects':
       return [200, await objects(control)]
@@ -75,7 +92,7 @@ const parse = (text: string): unknown => {
 }
 
 /** Everything that exists, in a form that stays the same while nothing changes. No passwords. */
-async function objects({ digitalocean: state, cloudflare, spaces }: Control) {
+async function objects({ digitalocean: { state }, cloudflare, spaces }: Control) {
   const databases = [...state.databases.values()].map(
     async ({ readyAt, passwords, server, postgres, valkey, failure, ...cluster }) => ({
       ...cluster,

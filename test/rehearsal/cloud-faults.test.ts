@@ -86,6 +86,17 @@ test('a droplet and a database that never become ready', async () => {
   assert.is(await status(stuck), 'new')
 })
 
+test('how long a thing is made can be set', async () => {
+  const create = async (name: string) => {
+    const wanted = { name, region: 'nyc3', size: 's-1vcpu-1gb', image: 'debian-12-x64' }
+    return (await digitalocean(subject, 'POST', '/droplets', wanted)).body.droplet
+  }
+  await control(subject, 'POST', '/faults', { ready_after_ms: 0 })
+  assert.is((await create('quick')).status, 'active')
+  await control(subject, 'DELETE', '/faults')
+  assert.is((await create('usual')).status, 'new')
+})
+
 test('Spaces: refused, dropped, broken off', async () => {
   const { url, region, access_key_id, secret_access_key } = subject.cloud.spaces
   const s3 = new S3Client({
@@ -129,7 +140,11 @@ test('a fault that makes no sense is refused', async () => {
   ]
   for (const each of wrong)
     assert.is((await control(subject, 'POST', '/faults', each)).status, 422, JSON.stringify(each))
-  assert.equal((await control(subject, 'GET', '/faults')).body, { faults: [], droplet_limit: 10 })
+  assert.equal((await control(subject, 'GET', '/faults')).body, {
+    faults: [],
+    droplet_limit: 10,
+    ready_after_ms: 20,
+  })
 })
 
 test('everything that exists is listed, the same while nothing changes, without a secret', async () => {
