@@ -150,7 +150,7 @@ export async function endAll(directory: string): Promise<void> {
 }
 
 /** Asks the process to stop, and after five seconds ends it. */
-export async function endProcess(identity: ProcessIdentity, signal: NodeJS.Signals): Promise<void> {
+async function endProcess(identity: ProcessIdentity, signal: NodeJS.Signals): Promise<void> {
   if (identity.pid === process.pid) return // a cloud inside this process ends by its own stop()
   for (const attempt of [signal, 'SIGKILL'] as const) {
     if (!isRunning(identity)) return
