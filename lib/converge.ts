@@ -117,7 +117,9 @@ export async function converge(
     if (before.some(({ status }) => status === 'failed' || status === 'not run') || signal.aborted)
       return finish('not run')
     try {
-      const { drift, error, since } = touched ? await look(one, work) : seen
+      // What could not be looked at before the lock may be there now: another run that held it has made it.
+      const stale = touched || (seen.error !== undefined && locked !== undefined && seen.since < (await locked))
+      const { drift, error, since } = stale ? await look(one, work) : seen
       if (error !== undefined) {
         if (plan && rests && error instanceof Failure && error.notYet) return finish('unknown')
         throw error

@@ -1,6 +1,8 @@
 // The only place that runs a process: with a time limit, cancelled with the run, its output logged without secrets,
 // and its last lines told when it fails.
-import type { Readable } from 'node:stream'
+import { closeSync, openSync, readSync, watch } from 'node:fs'
+import { PassThrough, type Readable } from 'node:stream'
+import { finished } from 'node:stream/promises'
 import { StringDecoder } from 'node:string_decoder'
 import { $ } from 'zx/core'
 import { Failure } from './failure.ts'
@@ -18,6 +20,11 @@ export type Command = {
   timeout?: number
   /** called with each line of standard output as it comes */
   onLine?: (line: string) => void
+  /**
+   * a file for its output, from which it is followed: a program that writes to us dies with us, and one that is making
+   * things must not
+   */
+  outlives?: string
   /** called with the process id as soon as there is one */
   onStart?: (pid: number) => void
   /** false for output that holds secrets of its own: it is neither logged nor told when the command fails */
@@ -56,16 +63,30 @@ export function createExec(options: {
     ),
   )
   return async function exec(command) {
-    const { argv, env = {}, cwd, input, timeout = 600, onLine, onStart, shown = true, codes = [0], next } = command
+    const {
+      argv,
+      env = {},
+      cwd,
+      input,
+      timeout = 600,
+      onLine,
+      outlives,
+      onStart,
+      shown = true,
+      codes = [0],
+      next,
+    } = command
     const title = redact(argv.join(' '))
     if (signal?.aborted) throw new Failure({ found: `\`${title}\` was not started: the run is being interrupted` })
     log(`$ ${title}`)
+    const file = outlives === undefined ? undefined : openSync(outlives, 'w', 0o600)
+    const followed = outlives === undefined ? undefined : follow(outlives)
     // A group of its own: Ctrl-C reaches it once, from us, and not a second time from the terminal.
     const child = $({
       env: { ...inherited, ...env },
       ...(cwd ? { cwd } : {}),
       ...(input === undefined ? {} : { input }),
-      stdio: [input === undefined ? 'ignore' : 'pipe', 'pipe', 'pipe'],
+      stdio: [input === undefined ? 'ignore' : 'pipe', file ?? 'pipe', file ?? 'pipe'],
       detached: true,
       quiet: true,
       nothrow: true,
@@ -89,11 +110,12 @@ export function createExec(options: {
       end('SIGTERM')
       setTimeout(terminate, 10_000).unref()
     }, timeout * 1000)
-    if (onLine) eachLine(child.stdout, onLine)
-    for (const stream of shown ? [child.stdout, child.stderr] : [child.stderr])
-      eachLine(stream, (line) => log(redact(line)))
+    const streams = followed ? [followed.stream] : [child.stdout, child.stderr]
+    if (onLine) eachLine(streams[0]!, onLine)
+    for (const stream of shown ? streams : streams.slice(1)) eachLine(stream, (line) => log(redact(line)))
     try {
       const { exitCode, stdout, stderr } = await child
+      await followed?.end()
       const code = exitCode ?? -1
       if (codes.includes(code) && !timedOut) return { code, stdout, stderr }
       const reason = signal?.aborted
@@ -111,7 +133,30 @@ export function createExec(options: {
       clearTimeout(timer)
       signal?.removeEventListener('abort', interrupt)
       kill?.removeEventListener('abort', terminate)
+      if (file !== undefined) closeSync(file)
     }
+  }
+}
+
+/** @returns what is written to the file, as it is written; `end` waits for the rest of it */
+function follow(path: string): { stream: Readable; end: () => Promise<void> } {
+  const stream = new PassThrough()
+  const file = openSync(path, 'r')
+  const buffer = Buffer.alloc(65_536)
+  const read = () => {
+    for (let count = readSync(file, buffer); count > 0; count = readSync(file, buffer))
+      stream.write(Buffer.from(buffer.subarray(0, count)))
+  }
+  const watcher = watch(path, read)
+  return {
+    stream,
+    end: async () => {
+      watcher.close()
+      read()
+      closeSync(file)
+      stream.end()
+      await finished(stream)
+    },
   }
 }
 

@@ -13,7 +13,7 @@ import { EXIT, Failure, misuse, type Told, tell } from './failure.ts'
 import { type Lock, takeLock } from './lock.ts'
 import { json, jsonLine, type Presentation, plain, terminal } from './presentation.ts'
 import { isRunning } from './process.ts'
-import { once, type Run } from './run.ts'
+import { isInUse, once, type Run } from './run.ts'
 import { redact } from './secret.ts'
 import { loadSite } from './site.ts'
 import { openSpaces } from './spaces.ts'
@@ -286,7 +286,9 @@ function makeScratch(directory: string): string {
     })
   for (const name of readdirSync(directory)) {
     const pid = /^scratch-(\d+)$/.exec(name)?.[1]
-    if (pid && !isRunning(Number(pid))) rmSync(join(directory, name), { recursive: true, force: true })
+    // A Terraform that outlived its run still reads from its folder.
+    if (pid && !isRunning(Number(pid)) && !isInUse(join(directory, name)))
+      rmSync(join(directory, name), { recursive: true, force: true })
   }
   const scratch = join(directory, `scratch-${process.pid}`)
   rmSync(scratch, { recursive: true, force: true })

@@ -10,8 +10,7 @@ import { type AnyStep, type Drift, type Step, step, type Work } from './converge
 import type { Resource } from './cost.ts'
 import type { Command, Output } from './exec.ts'
 import { Failure, misuse } from './failure.ts'
-import { isRunning } from './process.ts'
-import type { Run } from './run.ts'
+import { isBusy, PID_FILE, type Run } from './run.ts'
 import { Secret } from './secret.ts'
 import { ROOT, type Site } from './site.ts'
 import { readObject } from './spaces.ts'
@@ -148,7 +147,7 @@ function stampOf(directory: string, { site, credentials, environment }: Run, pro
 function command(
   { run, program, directory, data }: Terraform,
   args: string[],
-  options: Pick<Command, 'timeout' | 'codes' | 'onLine' | 'onStart' | 'shown'> = {},
+  options: Pick<Command, 'timeout' | 'codes' | 'onLine' | 'onStart' | 'outlives' | 'shown'> = {},
 ): Promise<Output> {
   const { credentials, environment } = run
   const settings = Object.entries(environment).filter(
@@ -207,12 +206,13 @@ async function inJson(
   timeout: number,
 ): Promise<void> {
   const errors: Diagnostic[] = []
+  const plain: string[] = []
   const onLine = (line: string) => {
     let parsed: unknown
     try {
       parsed = JSON.parse(line)
     } catch {
-      return // Terraform prints plain text where it cannot start; the exit code tells, and the lines are in the log
+      return void plain.push(line) // Terraform prints plain text where it cannot start
     }
     const told = message.safeParse(parsed)
     if (!told.success) return
@@ -222,14 +222,18 @@ async function inJson(
       else terraform.run.emit({ event: 'warning', text: sentence(diagnostic) })
     } else take(told.data.type, parsed)
   }
-  const onStart = (pid: number) => {
-    if (!terraform.run.plan) writeFileSync(pidFile(terraform), String(pid))
-  }
-  const { code, stderr } = await command(terraform, args, { timeout, codes: [0, 1], onLine, onStart })
+  const { scratch } = terraform.run
+  const { code } = await command(terraform, args, {
+    timeout,
+    codes: [0, 1],
+    onLine,
+    onStart: (pid) => writeFileSync(join(scratch, PID_FILE), String(pid)),
+    outlives: join(scratch, `terraform-${args[0]}.log`),
+  })
   if (code === 0) return
   if (terraform.run.signal.aborted) throw new Failure({ found: `\`${terraform.program} ${args[0]}\` was interrupted` })
   const told =
-    errors.map(sentence).join('; ') || stderr.trim().split('\n').slice(-20).join('\n') || 'no reason was given'
+    errors.map(sentence).join('; ') || plain.slice(-20).join('\n').trim() || 'no reason was given'
   const bad =
     errors.length > 0 && errors.every(({ summary }) => /variable|Invalid value|Unsupported|syntax/i.test(summary))
   throw new Failure({
@@ -456,9 +460,6 @@ function progress(all: number, work: Work): (type: string, line: unknown) => voi
   }
 }
 
-/** Names the last Terraform that this site started on this machine. */
-const pidFile = ({ data }: Terraform) => join(data, 'pid')
-
 const lockInfo = z.object({ ID: z.string(), Who: z.string(), Operation: z.string(), Created: z.string() })
 
 /**
@@ -467,15 +468,10 @@ const lockInfo = z.object({ ID: z.string(), Who: z.string(), Operation: z.string
  */
 async function clearStaleLock(terraform: Terraform): Promise<void> {
   const { run } = terraform
-  const holder = pidFile(terraform)
   const text = await readObject(await run.spaces(), run.site.buckets.state, `${STATE_KEY}.tflock`)
   if (!text) return
   const { ID, Who, Created, Operation } = lockInfo.parse(JSON.parse(text))
-  if (
-    Who !== `${userInfo().username}@${hostname()}` ||
-    (existsSync(holder) && isRunning(Number(readFileSync(holder, 'utf8'))))
-  )
-    return
+  if (Who !== `${userInfo().username}@${hostname()}` || isBusy(run.site.directory)) return
   run.emit({
     event: 'warning',
     text: `Terraform’s lock of ${Created} (${Operation}) was left by a run that is dead; removed`,

@@ -159,6 +159,24 @@ test('the lock is taken once, before the first write, and then the step is looke
   assert.equal(finished, { a: 'ok', b: 'changed' })
 })
 
+test('what another run made while this one waited for the lock is looked at again', async () => {
+  const world = new Set<string>()
+  const first = fact(world, 'first')
+  const second = fact(world, 'second', {
+    check: async () => {
+      if (!world.has('first')) throw new Failure({ found: 'first is not there', notYet: true })
+      return world.has('second') ? undefined : { lines: ['make second'] }
+    },
+  })
+  const { finished } = await run([first, second], {
+    beforeWriting: async () => {
+      world.add('first')
+      world.add('second')
+    },
+  })
+  assert.equal(finished, { first: 'ok', second: 'ok' })
+})
+
 test('a run with nothing to do takes no lock', async () => {
   let taken = 0
   await run([fact(new Set(['a']), 'a')], { beforeWriting: async () => void taken++ })

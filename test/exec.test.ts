@@ -1,4 +1,7 @@
 // Running a process: arguments untouched, time limit, cancellation of the whole group, log without secrets.
+import { mkdtempSync, readFileSync, rmSync, statSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { createExec } from '../lib/exec.ts'
@@ -97,6 +100,20 @@ test('the log and the failure have every line, also the last without its end, an
   )
   assert.equal(lines.slice(1).sort(), ['[redacted]', 'end [redacted]'])
   assert.match(failure.message, 'end [redacted]')
+})
+
+test('a program that outlives us writes to a file, and is followed to its last line', async () => {
+  const folder = mkdtempSync(join(tmpdir(), 'exec-'))
+  try {
+    const lines: string[] = []
+    const outlives = join(folder, 'output')
+    await exec({ argv: ['sh', '-c', 'echo one; sleep 0.1; printf two'], outlives, onLine: (line) => lines.push(line) })
+    assert.equal(lines, ['one', 'two'])
+    assert.is(readFileSync(outlives, 'utf8'), 'one\ntwo')
+    assert.is(statSync(outlives).mode & 0o777, 0o600)
+  } finally {
+    rmSync(folder, { recursive: true })
+  }
 })
 
 test('standard input is what it is given, and empty without', async () => {

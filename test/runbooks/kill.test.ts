@@ -1,0 +1,135 @@
+// A runbook killed at any step, and run again: it ends converged, with nothing doubled and no lock to clear. The steps
+// come from the runbook itself, so a new one is covered the day it is written.
+import { readdirSync } from 'node:fs'
+import { suite } from 'uvu'
+import * as assert from 'uvu/assert'
+import {
+  git,
+  must,
+  type Operator,
+  objects,
+  run,
+  start,
+  startOperator,
+  stepsOf,
+  type TimedEvent,
+  watch,
+} from './operator.ts'
+
+const test = suite('kill -9')
+
+/** Starts the runbook and kills it, children excepted, at the first event that fits. @returns whether it came to that */
+async function killAt(
+  operator: Operator,
+  fits: (event: TimedEvent) => boolean,
+  runbook: string,
+  ...args: string[]
+): Promise<boolean> {
+  const started = start(operator, runbook, ...args, '--json')
+  watch(started, (event) => {
+    if (fits(event)) started.child.kill('SIGKILL')
+  })
+  return (await started.ended).signal === 'SIGKILL'
+}
+
+/** What must not be doubled, by its name. */
+async function inventory(operator: Operator): Promise<string[]> {
+  const { digitalocean, cloudflare } = await objects(operator)
+  const lines = [
+    ...Object.entries(digitalocean).flatMap(([kind, list]) =>
+      Array.isArray(list) ? list.map(({ name }) => `${kind} ${name}`) : [],
+    ),
+    ...(digitalocean.databases ?? []).flatMap(({ name, databases = [], users = [] }) => [
+      ...databases.map((database) => `database ${name}/${database}`),
+      ...users.map((user) => `role ${name}/${user}`),
+    ]),
+    ...cloudflare.dns_records.map(({ name, type }) => `record ${name} ${type}`),
+  ]
+  return lines.map((line) => line.replace(/^droplets workers-.*/, 'droplets workers')).sort() // nodes have random names
+}
+
+async function convergedAfter(operator: Operator, runbook: string, ...args: string[]): Promise<void> {
+  await must(operator, runbook, ...args)
+  assert.match(await must(operator, runbook, ...args), / ok, 0 changed/, 'the run after that still changed something')
+  const left = readdirSync(operator.kept).filter((name) => name.startsWith('scratch-'))
+  assert.equal(left, [], 'a scratch folder was left')
+}
+
+test('bootstrap, after each step and within each', async () => {
+  const model = await startOperator()
+  const steps = await stepsOf(model, 'bootstrap')
+  await must(model, 'bootstrap', '--yes')
+  const expected = await inventory(model)
+  await model.down()
+  assert.ok(steps.length >= 5)
+  for (const [index, step] of steps.entries())
+    for (const moment of ['finished', 'drifted'] as const) {
+      const operator = await startOperator()
+      try {
+        // The repository's place differs from rehearsal to rehearsal, and so does that step's title.
+        const [title] = (await stepsOf(operator, 'bootstrap')).slice(index)
+        const killed = await killAt(
+          operator,
+          (event) => 'step' in event && event.event === `step ${moment}` && event.step === title,
+          'bootstrap',
+          '--yes',
+        )
+        assert.ok(killed || moment === 'drifted', `never came to: ${step} ${moment}`)
+        await convergedAfter(operator, 'bootstrap', '--yes')
+        assert.equal(await inventory(operator), expected, `killed when ${step} ${moment}`)
+      } finally {
+        await operator.down()
+      }
+    }
+})
+
+test('bootstrap, while Terraform makes things: it is waited for, and nothing is made twice', async () => {
+  const operator = await startOperator()
+  try {
+    const killed = await killAt(
+      operator,
+      (event) => event.event === 'step waiting' && event.for.includes('digitalocean_database_cluster.postgres'),
+      'bootstrap',
+      '--yes',
+    )
+    assert.ok(killed)
+    await convergedAfter(operator, 'bootstrap', '--yes')
+    const names = (await objects(operator)).digitalocean.databases?.map(({ name }) => name)
+    assert.is(names?.length, 3, String(names))
+  } finally {
+    await operator.down()
+  }
+})
+
+test('add-customer, after each step and within each', async () => {
+  const operator = await startOperator({ connections_per_customer: 2 })
+  try {
+    await must(operator, 'bootstrap', '--yes')
+    const steps = await stepsOf(operator, 'add-customer', 'model')
+    assert.ok(steps.length >= 7)
+    for (const [index, step] of steps.entries())
+      for (const moment of ['finished', 'drifted'] as const) {
+        const name = `${moment}-${index}`
+        const title = step.replaceAll('model', name).replaceAll(`customer_${name}`, `customer_${moment}_${index}`)
+        const killed = await killAt(
+          operator,
+          (event) => 'step' in event && event.event === `step ${moment}` && event.step === title,
+          'add-customer',
+          name,
+        )
+        assert.ok(killed || moment === 'drifted', `never came to: ${title} ${moment}`)
+        await convergedAfter(operator, 'add-customer', name)
+        const made = (await inventory(operator)).filter(
+          (line) => line.includes(name) || line.includes(`${moment}_${index}`),
+        )
+        assert.is(made.length, 3, `${title} ${moment}: ${made}`) // role, database, record
+        assert.is(git(operator, 'log', '--oneline', '--', `gitops/apps/customer-${name}`).trim().split('\n').length, 1)
+      }
+    const { code, stdout } = await run(operator, 'bootstrap')
+    assert.is(code, 0, stdout)
+  } finally {
+    await operator.down()
+  }
+})
+
+test.run()
