@@ -41,7 +41,7 @@ function runCheck({ name, argv, next }: Check): Promise<boolean> {
       const seconds = ((Date.now() - started) / 1000).toFixed(1)
       console.log(`${error ? 'FAILED' : 'ok    '} ${name.padEnd(28)} ${seconds} s`)
       if (error)
-        console.log(`${stdout}${stderr || error.message}`.trimEnd().replace(/^(?=.)/gm, '    ') + `\n    next: ${next}`)
+        console.log((stdout + stderr || error.message).trimEnd().replace(/^(?=.)/gm, '    ') + `\n    next: ${next}`)
       resolve(!error)
     })
   })
