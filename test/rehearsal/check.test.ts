@@ -25,7 +25,7 @@ const program = (bin: string, name: string, script: string) =>
   writeFileSync(join(bin, name), `#!/bin/sh\n${script}\n`, { mode: 0o755 })
 
 /** The check itself, without the parts of this checkout that others may be working on. */
-const PARTS = ['rehearsal/check.mts', 'rehearsal/tools.ts', 'rehearsal/tools', 'lib/failure.ts']
+const PARTS = ['rehearsal/check.mts', 'rehearsal/tools.ts', 'rehearsal/tools', 'rehearsal/go.mod', 'lib/failure.ts']
 
 /** A checkout of which everything passes, with these files more. */
 function check({ directory, bin }: { directory: string; bin: string }, files: Record<string, string>) {
@@ -40,15 +40,19 @@ function check({ directory, bin }: { directory: string; bin: string }, files: Re
   execFileSync('git', ['init', '--quiet', checkout])
   // Which files it is given is what this is about; what it finds in them is its own affair.
   program(bin, 'shellcheck', 'for file in "$@"; do echo "checked $file"; case $file in bad*) exit 1;; esac; done')
-  const { status, stdout } = spawnSync(process.execPath, ['--import', 'tsx', join(checkout, 'rehearsal/check.mts')], {
-    cwd: checkout,
-    env: { ...process.env, PATH: `${bin}:${process.env.PATH}` },
-    encoding: 'utf8',
-  })
+  const { status, stdout, stderr } = spawnSync(
+    process.execPath,
+    ['--import', 'tsx', join(checkout, 'rehearsal/check.mts')],
+    {
+      cwd: checkout,
+      env: { ...process.env, PATH: `${bin}:${process.env.PATH}` },
+      encoding: 'utf8',
+    },
+  )
   const results = Object.fromEntries(
     [...stdout.matchAll(/^(ok|FAILED) +(\D*?)(, \d+ files)? +[\d.]+ s$/gm)].map(([, result, name]) => [name, result]),
   )
-  return { status, stdout, results, last: stdout.trimEnd().split('\n').at(-1) }
+  return { status, stdout: stdout + stderr, results, last: stdout.trimEnd().split('\n').at(-1) }
 }
 
 const FINE = { types: 'ok', 'lint and format': 'ok', 'format of terraform/': 'ok', shell: 'ok' }
