@@ -114,9 +114,10 @@ async function withRun(
   const made = plan ? [site.directory, dirname(site.directory)].filter((folder) => !existsSync(folder)) : []
   const scratch = makeScratch(site.directory)
   const journal = plan ? undefined : join(site.directory, 'runs', `${stamp()}-${it.name}-${process.pid}`)
-  if (journal) mkdirSync(join(site.directory, 'runs'), { recursive: true, mode: 0o700 })
   const write = (ending: string, line: string) => {
-    if (journal) appendFileSync(`${journal}.${ending}`, `${line}\n`, { mode: 0o600 })
+    if (!journal) return
+    mkdirSync(dirname(journal), { recursive: true, mode: 0o700 })
+    appendFileSync(`${journal}.${ending}`, `${line}\n`, { mode: 0o600 })
   }
   const emit: Emit = (event: RunEvent) => {
     show.emit(event)
@@ -203,13 +204,6 @@ async function withRun(
 async function carryOut(it: Runbook, run: Run, given: Arguments, control: Control): Promise<number> {
   const { emit, signal, site, plan } = run
   const { positionals = {} } = it
-  emit({
-    event: 'run started',
-    runbook: it.name,
-    site: site.file,
-    arguments: Object.fromEntries(Object.keys(positionals).map((name) => [name, given[name] ?? ''])),
-    plan,
-  })
   const finish = (counts: Parameters<typeof emit>[0] & { event: 'run finished' }) => {
     emit(counts)
     return counts.exit
@@ -218,6 +212,13 @@ async function carryOut(it: Runbook, run: Run, given: Arguments, control: Contro
   const log = control.log ? { log: control.log } : {}
   const { preflight, steps, afterwards = [] } = await it.procedure(run, given)
   const wanted = given.until ? stepsUntil(steps, given.until) : steps
+  emit({
+    event: 'run started',
+    runbook: it.name,
+    site: site.file,
+    arguments: Object.fromEntries(Object.keys(positionals).map((name) => [name, given[name] ?? ''])),
+    plan,
+  })
   // The steps look at reality meanwhile; what they see is told, and anything written, only when the preflight has passed.
   const held: RunEvent[] = []
   let hold = true

@@ -1,6 +1,6 @@
 // The site: one validated file that says where a LunarFront is and how large it may get. The schema is its manual;
 // lunarfront.example.yaml explains the same settings to a person.
-import { existsSync, readFileSync } from 'node:fs'
+import { existsSync, readFileSync, statSync } from 'node:fs'
 import { dirname, join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import * as z from 'zod'
@@ -111,7 +111,7 @@ export type Site = z.infer<typeof siteSchema> & {
  */
 export function loadSite(file: string | undefined, environment: Record<string, string | undefined>): Site {
   const path = resolve(file ?? (environment.LUNARFRONT_SITE || join(ROOT, 'lunarfront.yaml')))
-  if (!existsSync(path))
+  if (!existsSync(path) || !statSync(path).isFile())
     throw misuse({
       found: `there is no site file ${path}`,
       expected: 'one file that says where this LunarFront is',

@@ -232,8 +232,7 @@ async function inJson(
   })
   if (code === 0) return
   if (terraform.run.signal.aborted) throw new Failure({ found: `\`${terraform.program} ${args[0]}\` was interrupted` })
-  const told =
-    errors.map(sentence).join('; ') || plain.slice(-20).join('\n').trim() || 'no reason was given'
+  const told = errors.map(sentence).join('; ') || plain.slice(-20).join('\n').trim() || 'no reason was given'
   const bad =
     errors.length > 0 && errors.every(({ summary }) => /variable|Invalid value|Unsupported|syntax/i.test(summary))
   throw new Failure({
