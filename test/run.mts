@@ -56,10 +56,13 @@ async function findFiles({ directory, texts }: Options): Promise<string[]> {
     .map((file) => join(directory, file))
     .filter((file) => texts.length === 0 || texts.some((text) => relative(ROOT, file).includes(text)))
     .sort()
+    .reverse()
+  // The longest first, so that none of them is left to run alone at the end. Where that is not known yet: those in
+  // folders, since they start servers.
   const known = readDurations()
-  const seconds = (file: string) => known[relative(ROOT, file)] ?? Number.POSITIVE_INFINITY
-  // The longest first, so that none of them is left to run alone at the end.
-  return files.sort((one, other) => (seconds(other) === seconds(one) ? 0 : seconds(other) - seconds(one)))
+  const depth = (file: string) => relative(ROOT, file).split('/').length
+  const length = (file: string) => known[relative(ROOT, file)] ?? depth(file) * 1000
+  return files.sort((one, other) => length(other) - length(one))
 }
 
 /** Runs one file to its end, with everything it started. */

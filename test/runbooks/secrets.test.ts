@@ -1,0 +1,105 @@
+// No secret in any argument, output, log, journal or Git object: the secrets are known, and everything is searched.
+import { readdirSync, readFileSync, statSync } from 'node:fs'
+import { join } from 'node:path'
+import { suite } from 'uvu'
+import * as assert from 'uvu/assert'
+import { digitalocean, git, type Operator, plant, run, startOperator } from './operator.ts'
+
+const test = suite<{ operator: Operator }>('secrets')
+test.before(async (context) => {
+  context.operator = await startOperator()
+})
+test.after(({ operator }) => operator.down())
+
+/** Reads the arguments of every process, over and over, until it is stopped. */
+function watchArguments(): { seen: Set<string>; stop: () => void } {
+  const seen = new Set<string>()
+  const look = () => {
+    for (const pid of readdirSync('/proc').filter((name) => /^\d+$/.test(name)))
+      try {
+        seen.add(readFileSync(`/proc/${pid}/cmdline`, 'utf8').replaceAll('\0', ' '))
+      } catch {} // it has ended
+  }
+  const timer = setInterval(look, 10)
+  return { seen, stop: () => clearInterval(timer) }
+}
+
+/** @returns every secret there is by now, by what it is */
+async function secretsOf(operator: Operator): Promise<Record<string, string>> {
+  const { cloud } = operator
+  const { databases } = (await digitalocean(operator, 'GET', '/v2/databases')) as {
+    databases: { name: string; users?: { name: string; password: string }[]; connection: { password: string } }[]
+  }
+  const customers = readdirSync(join(operator.kept, 'secrets')).flatMap((file) =>
+    Object.entries(JSON.parse(readFileSync(join(operator.kept, 'secrets', file), 'utf8')) as Record<string, string>),
+  )
+  return {
+    'DigitalOcean token': cloud.digitalocean.token,
+    'Cloudflare token': cloud.cloudflare.token,
+    'Spaces secret key': cloud.spaces.secret_access_key,
+    ...Object.fromEntries(databases.map(({ name, connection }) => [`password of ${name}`, connection.password])),
+    ...Object.fromEntries(
+      databases.flatMap(({ name, users = [] }) =>
+        users.filter(({ password }) => password).map((user) => [`${name} ${user.name}`, user.password]),
+      ),
+    ),
+    ...Object.fromEntries(customers.map(([name, value], index) => [`${name} ${index}`, value])),
+  }
+}
+
+function assertNowhere(secrets: Record<string, string>, text: string, where: string): void {
+  for (const [what, secret] of Object.entries(secrets))
+    for (const form of [secret, encodeURIComponent(secret), Buffer.from(secret).toString('base64')])
+      assert.not.ok(text.includes(form), `the ${what} is in ${where}`)
+}
+
+test('none is in an argument, an output, a log, the journal, or Git', async ({ operator }) => {
+  const argv = watchArguments()
+  const outputs: string[] = []
+  const keep = async (runbook: string, ...args: string[]) => {
+    const { stdout, stderr } = await run(operator, runbook, ...args)
+    outputs.push(stdout, stderr)
+  }
+  await keep('bootstrap', '--plan', '--verbose')
+  await keep('bootstrap', '--yes', '--verbose')
+  await keep('add-customer', 'acme', '--json')
+  await keep('add-customer', 'foo', '--verbose')
+  // Failures print most.
+  await plant(operator, { api: 'cloudflare', method: 'POST', times: 50 }, { status: 500 })
+  await keep('add-customer', 'bar', '--verbose')
+  await keep('add-customer', 'bar', '--plan', '--verbose')
+  await keep('list-customers', '--verbose')
+  await keep('list-customers', '--json')
+  argv.stop()
+
+  const secrets = await secretsOf(operator)
+  assert.ok(Object.keys(secrets).length >= 12, Object.keys(secrets).join())
+  assertNowhere(secrets, outputs.join('\n'), 'an output')
+  const ours = [...argv.seen].filter((line) => /terraform|git|runbooks|ssh|launch/.test(line))
+  assert.ok(ours.some((line) => line.includes('terraform')) && ours.length > 10, 'no argument was seen')
+  assertNowhere(secrets, [...argv.seen].join('\n'), 'an argument')
+  const runs = join(operator.kept, 'runs')
+  assert.ok(readdirSync(runs).length >= 6)
+  for (const file of readdirSync(runs)) {
+    assertNowhere(secrets, readFileSync(join(runs, file), 'utf8'), file)
+    assert.is(statSync(join(runs, file)).mode & 0o777, 0o600)
+  }
+  assertNowhere(secrets, git(operator, 'log', '-p', '--all'), 'Git')
+  assert.equal(
+    readdirSync(operator.kept).filter((name) => name.startsWith('scratch-')),
+    [],
+    'a scratch folder, with its plan, was left',
+  )
+})
+
+test('a secret that a command prints is masked in the log and in the failure', async ({ operator }) => {
+  const token = operator.env.SPACES_SECRET_ACCESS_KEY!
+  const { stdout, stderr } = await run(
+    { env: { ...operator.env, DIGITALOCEAN_TOKEN: token } },
+    'bootstrap',
+    '--verbose',
+  )
+  assertNowhere({ token }, stdout + stderr, 'an output')
+})
+
+test.run()
