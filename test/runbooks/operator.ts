@@ -125,7 +125,7 @@ export async function digitalocean(
 
 /** Git in the site's repository. */
 export const git = ({ repository }: Operator, ...args: string[]): string =>
-  execFileSync('git', ['--git-dir', repository, ...args], { encoding: 'utf8' })
+  execFileSync('git', ['--git-dir', repository, ...args], { encoding: 'utf8', maxBuffer: 256 * 2 ** 20 })
 
 /** @returns every file below a folder, with its size and content's beginning; for before and after */
 export function filesBelow(folder: string): string[] {
