@@ -288,8 +288,10 @@ function makeScratch(directory: string): string {
   for (const name of readdirSync(directory)) {
     const pid = /^scratch-(\d+)$/.exec(name)?.[1]
     // A Terraform that outlived its run still reads from its folder.
-    if (pid && !isRunning(Number(pid)) && !isInUse(join(directory, name)))
+    if (!pid || isRunning(Number(pid)) || isInUse(join(directory, name))) continue
+    try {
       rmSync(join(directory, name), { recursive: true, force: true })
+    } catch {} // a git of that run is still at work there; the next run finds it done
   }
   const scratch = join(directory, `scratch-${process.pid}`)
   rmSync(scratch, { recursive: true, force: true })
