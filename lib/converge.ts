@@ -8,7 +8,7 @@ import { EXIT, Failure, tell } from './failure.ts'
 export type Drift = {
   /** one line per difference: 'CREATE DATABASE …', 'create digitalocean_vpc.main' */
   lines: string[]
-  /** a question that must be answered with yes first, for what costs money: 'This will cost $116 a month. Go on?' */
+  /** a question that must be answered with yes first, for what costs money or is hard to undo */
   confirm?: string
 }
 
@@ -43,17 +43,24 @@ export const step = <D extends Drift>(it: Step<D>): Step<D> => it
 
 export type Outcome = { counts: Partial<Record<Status, number>>; exit: number }
 
+/** How a step came out, and what to tell of it. */
+type Result = { status: Status; drift?: Drift; error?: unknown; seconds: number }
+
+/** A step's result, and whether anything that it rests on was applied in this run. */
+type End = Result & { touched: boolean }
+
 /**
- * Checks only read, so all of them start at once; one is repeated in its turn when anything it needs was applied since.
+ * Looks at everything first, without the lock. Only where something differs it takes the lock, and then looks anew at
+ * all of it: whoever held the lock until then may have changed anything.
  *
  * @param steps in the order of the procedure
  * @param options.ready resolves when a write is allowed: nothing is applied before
  * @param options.plan only look: steps that differ are a `change`; one that rests on such a step and cannot be seen to
  *   differ is `unknown`, never ok
- * @param options.beforeWriting called once before the first apply: takes the lock, after which the step is checked
- *   again, since another run may have held it until now
+ * @param options.lock called once, before the first write
  * @param options.confirm asks a person; throws where nobody can be asked
- * @returns how many steps came out how, and the exit code; it does not throw for a step that failed
+ * @returns how many steps came out how, and the exit code; it does not throw for a step that failed, but where the lock
+ *   cannot be had
  */
 export async function converge(
   steps: readonly AnyStep[],
@@ -62,91 +69,108 @@ export async function converge(
     emit: Emit
     signal: AbortSignal
     ready?: Promise<void>
-    beforeWriting: () => Promise<void>
+    lock: () => Promise<void>
     confirm: (question: string) => Promise<boolean>
   },
 ): Promise<Outcome> {
-  const { plan, emit, signal, ready, confirm } = options
+  const { plan, emit, signal, ready } = options
   ready?.catch(() => {}) // told by whoever made it; here it only stops what would write
-  /** when this run took the lock; what was seen before may have been changed by another run since */
-  let locked: Promise<number> | undefined
-  let failedWith: number = EXIT.failed
   emit({ event: 'steps', steps: steps.map((one) => one.title) })
-  const ends = new Map<AnyStep, Promise<End>>()
+  const seen = await inOrder(steps, (one, before) => look(one, before, options))
+  const differs = [...seen.values()].some(({ status }) => status === 'change')
+  if (plan || !differs || signal.aborted) {
+    for (const [one, end] of seen) tellEnd(emit, one, end)
+    return outcomeOf([...seen.values()], signal)
+  }
+  await ready
+  const done = new Map<AnyStep, Promise<End>>()
+  for (const one of steps.filter(({ beforeLock }) => beforeLock)) {
+    done.set(one, settle(one, [], options))
+    await done.get(one)
+  }
+  await options.lock()
+  const ends = await inOrder(steps, (one, before) => done.get(one) ?? settle(one, before, options))
+  return outcomeOf([...ends.values()], signal)
+}
+
+/** Starts every step at once, each with a promise of the ends of those that it needs. @returns all ends, in order */
+async function inOrder(
+  steps: readonly AnyStep[],
+  work: (one: AnyStep, before: readonly Promise<End>[]) => Promise<End>,
+): Promise<Map<AnyStep, End>> {
+  const started = new Map<AnyStep, Promise<End>>()
   for (const [index, one] of steps.entries()) {
     const previous = steps[index - 1]
     const needs = one.needs ?? (previous ? [previous] : [])
     const before = needs.map((need) => {
-      const end = ends.get(need)
+      const end = started.get(need)
       if (!end) throw new Error(`'${one.title}' needs '${need.title}', which does not come before it`)
       return end
     })
-    ends.set(one, follow(one, before))
+    started.set(one, work(one, before))
   }
-  const counts: Partial<Record<Status, number>> = {}
-  for (const { status } of await Promise.all(ends.values())) counts[status] = (counts[status] ?? 0) + 1
-  const exit = signal.aborted
-    ? EXIT.interrupted
-    : counts.failed
-      ? failedWith
-      : counts.change || counts.unknown
-        ? EXIT.changesPlanned
-        : EXIT.converged
-  return { counts, exit }
+  const ends = new Map<AnyStep, End>()
+  for (const [one, end] of started) ends.set(one, await end)
+  return ends
+}
 
-  async function follow(one: AnyStep, needs: Promise<End>[]): Promise<End> {
-    emit({ event: 'step started', step: one.title })
-    const work: Work = { signal, waitingFor: (what) => emit({ event: 'step waiting', step: one.title, for: what }) }
-    const early = look(one, work)
-    const before = await Promise.all(needs)
-    const started = performance.now()
-    const touched = before.some((end) => end.touched || end.status === 'changed')
-    const rests = before.some(({ status }) => status === 'change' || status === 'unknown')
-    const finish = (status: Status, drift?: Drift, error?: unknown): End => {
-      emit({
-        event: 'step finished',
-        step: one.title,
-        status,
-        seconds: (performance.now() - started) / 1000,
-        ...(drift ? { drift: drift.lines } : {}),
-        ...(error === undefined ? {} : { failure: tell(error) }),
-      })
-      return { status, touched }
-    }
-    const seen = await early
-    if (before.some(({ status }) => status === 'failed' || status === 'not run') || signal.aborted)
-      return finish('not run')
-    try {
-      // What could not be looked at before the lock may be there now: another run that held it has made it.
-      const stale = touched || (seen.error !== undefined && locked !== undefined && seen.since < (await locked))
-      const { drift, error, since } = stale ? await look(one, work) : seen
-      if (error !== undefined) {
-        if (plan && rests && error instanceof Failure && error.notYet) return finish('unknown')
-        throw error
-      }
-      if (plan) return finish(drift ? 'change' : rests ? 'unknown' : 'ok', drift)
-      const removed = drift && (await remove(one, drift, since, work))
-      return removed ? finish('changed', removed) : finish('ok')
-    } catch (error) {
-      if (error instanceof Failure) failedWith = error.exit
-      return finish('failed', undefined, error)
-    }
+type Pass = Pick<Parameters<typeof converge>[1], 'emit' | 'signal' | 'confirm'>
+
+const workOf = (one: AnyStep, { emit, signal }: Pass): Work => ({
+  signal,
+  waitingFor: (what) => emit({ event: 'step waiting', step: one.title, for: what }),
+})
+
+/** Checks only read, so a step's check does not wait for those that it needs. */
+async function look(one: AnyStep, before: readonly Promise<End>[], pass: Pass): Promise<End> {
+  pass.emit({ event: 'step started', step: one.title })
+  const work = workOf(one, pass)
+  const started = performance.now()
+  let early = await attempt(one, work)
+  const needs = await Promise.all(before)
+  const end = (status: Status, more: Partial<Result> = {}): End => ({
+    status,
+    ...more,
+    seconds: (performance.now() - started) / 1000,
+    touched: false,
+  })
+  if (pass.signal.aborted || isStopped(needs)) return end('not run')
+  const rests = needs.some(({ status }) => status === 'change' || status === 'unknown')
+  // It may only have been too early: another run may be at work, and have been waited for since.
+  if (early.error !== undefined && needs.length > 0 && !rests) early = await attempt(one, work)
+  const { drift, error } = early
+  if (error !== undefined)
+    return rests && error instanceof Failure && error.notYet ? end('unknown') : end('failed', { error })
+  return drift ? end('change', { drift }) : end(rests ? 'unknown' : 'ok')
+}
+
+/** Looks, applies what differs, and looks again. */
+async function settle(one: AnyStep, before: readonly Promise<End>[], pass: Pass): Promise<End> {
+  const { emit, signal } = pass
+  emit({ event: 'step started', step: one.title })
+  const work = workOf(one, pass)
+  const early = attempt(one, work)
+  const needs = await Promise.all(before)
+  const touched = needs.some((end) => end.touched || end.status === 'changed')
+  const started = performance.now()
+  let applying = false
+  const finish = (status: Status, more: Partial<Result> = {}): End => {
+    const end = { status, ...more, seconds: (performance.now() - started) / 1000, touched }
+    tellEnd(emit, one, end)
+    return end
   }
-
-  /** @returns the drift that was removed; undefined when another run had removed it before this one had the lock */
-  async function remove(one: AnyStep, seen: Drift, since: number, work: Work): Promise<Drift | undefined> {
-    await ready
-    let drift: Drift | undefined = seen
-    if (!one.beforeLock) {
-      locked ??= options.beforeWriting().then(() => performance.now())
-      if (since < (await locked)) drift = await one.check(work)
-    }
-    if (!drift) return undefined
+  const seen = await early
+  if (signal.aborted || isStopped(needs)) return finish('not run')
+  try {
+    const { drift, error } = touched ? await attempt(one, work) : seen
+    if (error !== undefined) throw error
+    if (!drift) return finish('ok')
     const { lines, confirm: question } = drift
     emit({ event: 'step drifted', step: one.title, drift: lines, ...(question ? { confirm: question } : {}) })
-    if (question && !(await confirm(question)))
+    if (question && !(await pass.confirm(question)))
       throw new Failure({ found: 'the answer was not yes, so nothing was done', next: 'run again when it is' })
     signal.throwIfAborted()
+    applying = true
     await one.apply(drift, work)
     const rest = await comesTrue(one, work)
     if (rest)
@@ -155,21 +179,41 @@ export async function converge(
         expected: one.title,
         next: 'run it again with --verbose, which shows every command and its output',
       })
-    return drift
+    return finish('changed', { drift })
+  } catch (error) {
+    return signal.aborted && !applying ? finish('not run') : finish('failed', { error })
   }
 }
 
-/** How a step ended, and whether anything that it rests on was applied in this run. */
-type End = { status: Status; touched: boolean }
+const isStopped = (needs: readonly End[]) => needs.some(({ status }) => status === 'failed' || status === 'not run')
+
+function tellEnd(emit: Emit, one: AnyStep, { status, seconds, drift, error }: End): void {
+  emit({
+    event: 'step finished',
+    step: one.title,
+    status,
+    seconds,
+    ...(drift ? { drift: drift.lines } : {}),
+    ...(error === undefined ? {} : { failure: tell(error) }),
+  })
+}
+
+function outcomeOf(ends: readonly End[], signal: AbortSignal): Outcome {
+  const counts: Partial<Record<Status, number>> = {}
+  for (const { status } of ends) counts[status] = (counts[status] ?? 0) + 1
+  const failure = ends.map(({ error }) => error).find((error) => error instanceof Failure)
+  if (signal.aborted) return { counts, exit: EXIT.interrupted }
+  if (counts.failed) return { counts, exit: failure?.exit ?? EXIT.failed }
+  return { counts, exit: counts.change || counts.unknown ? EXIT.changesPlanned : EXIT.converged }
+}
 
 /** A check's answer as a value: it may be looked at much later, or never. */
-async function look(one: AnyStep, work: Work): Promise<{ since: number; drift?: Drift; error?: unknown }> {
-  const since = performance.now()
+async function attempt(one: AnyStep, work: Work): Promise<{ drift?: Drift; error?: unknown }> {
   try {
     const drift: Drift | undefined = await one.check(work)
-    return drift ? { since, drift } : { since }
+    return drift ? { drift } : {}
   } catch (error) {
-    return { since, error }
+    return { error }
   }
 }
 

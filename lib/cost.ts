@@ -23,7 +23,10 @@ const FREE = new Set([
   'digitalocean_vpc',
 ])
 
-const pool = z.object({ size: z.string(), node_count: z.number() })
+/** An imported pool has not been told how many nodes it should have, only how many it has. */
+const pool = z
+  .object({ size: z.string(), node_count: z.number().nullish(), actual_node_count: z.number().nullish() })
+  .transform(({ size, node_count, actual_node_count }) => ({ size, count: node_count ?? actual_node_count ?? 0 }))
 const cluster = z.object({ ha: z.boolean(), node_pool: z.array(pool) })
 const database = z.object({ engine: z.string(), size: z.string(), node_count: z.number() })
 const droplet = z.object({ size: z.string() })
@@ -53,10 +56,10 @@ export function monthlyCost(resources: readonly Resource[], droplets: Record<str
           detail: ha ? 'highly available control plane' : 'control plane',
           usd: ha ? HA_CONTROL_PLANE : 0,
         },
-        ...node_pool.map(({ size, node_count }) => ({
+        ...node_pool.map(({ size, count }) => ({
           item: address,
-          detail: `${node_count} nodes ${size}`,
-          usd: node_count * priced(droplets, size),
+          detail: `${count} nodes ${size}`,
+          usd: count * priced(droplets, size),
         })),
         { item: 'load balancer', detail: 'made by the ingress, not by Terraform', usd: LOAD_BALANCER },
       ]

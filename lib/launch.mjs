@@ -24,7 +24,7 @@ if (!existsSync(join(root, 'node_modules', 'esbuild')))
 const cache = join(root, 'node_modules', '.cache', 'runbooks')
 const bundle = join(cache, signature(), `${basename(runbook, '.mts')}.mjs`)
 if (!existsSync(bundle)) await build(bundle)
-process.setSourceMapsEnabled(true)
+if (process.argv.includes('--verbose')) process.setSourceMapsEnabled(true)
 // Newer than Node 20, and worth some 50 ms where it is there.
 if ('enableCompileCache' in modules)
   /** @type {{ enableCompileCache: (folder: string) => void }} */ (modules).enableCompileCache(cache)

@@ -24,7 +24,7 @@ export type Platform = {
 
 export function openPlatform(run: Run): Platform {
   const repository = openRepository(run)
-  const terraform = once(async () => openTerraform(run, await bucketExists(await run.spaces(), run.site.buckets.state)))
+  const terraform = once(() => openTerraform(run, async () => bucketExists(await run.spaces(), run.site.buckets.state)))
   const outputs = once(async () => readOutputs(await terraform()))
   const appsDirectory = async () => join(await repository.clone(), 'gitops', 'apps')
   return {
@@ -57,7 +57,7 @@ export const appsDirectoryAtFirst = (run: Run, platform: Platform) =>
     return await platform.appsDirectory()
   })
 
-/** @returns the bill of a plan's outcome, and a question when it is higher than before; throws above the budget */
+/** @returns the bill of a plan's outcome, and what to ask before it is applied; throws above the budget */
 export async function pricePlan(run: Run, after: readonly Resource[], before: readonly Resource[]) {
   const droplets = await dropletPrices(run)
   const bill = monthlyCost(after, droplets)
@@ -71,5 +71,5 @@ export async function pricePlan(run: Run, after: readonly Resource[], before: re
       expected: `at most the site’s budget of $${budget} a month`,
       next: 'choose smaller sizes under terraform in the site file, or raise budget_usd_per_month there',
     })
-  return then > now ? { lines, confirm: `This costs $${then} a month (now $${now}). Go on?` } : { lines }
+  return { lines, confirm: `This costs $${then} a month (now $${now}). Go on?` }
 }

@@ -60,8 +60,19 @@ const reasonOf = (error: unknown): string => {
   return cause?.code ?? cause?.message ?? message
 }
 
-const digitalocean = ({ credentials, signal }: Providers, path: string) =>
+/** @param path '/v2/…'. @returns DigitalOcean's answer; throws an ApiError where that is no success */
+export const askDigitalocean = ({ credentials, signal }: Providers, path: string) =>
   get(credentials.digitalocean.url + path, credentials.digitalocean.token, signal)
+
+/** @param path '/zones/…'. @returns Cloudflare's answer; throws an ApiError where that is no success */
+export const askCloudflare = ({ credentials, signal }: Providers, path: string) =>
+  get(credentials.cloudflare.url + path, credentials.cloudflare.token, signal)
+
+/** For .catch(): what is not there is undefined. */
+export function unlessMissing(error: unknown): undefined {
+  if (error instanceof ApiError && error.status === 404) return undefined
+  throw error
+}
 
 const accountSchema = z.object({
   account: z.object({
@@ -74,19 +85,20 @@ const accountSchema = z.object({
 
 /** @returns the account behind the token, and how many droplets it may have */
 export const account = async (providers: Providers) =>
-  accountSchema.parse(await digitalocean(providers, '/v2/account')).account
+  accountSchema.parse(await askDigitalocean(providers, '/v2/account')).account
 
 const totalSchema = z.object({ meta: z.object({ total: z.number() }) })
 
 /** @returns how many droplets the account has, clusters' nodes among them; with a tag only those that carry it */
 export const dropletCount = async (providers: Providers, tag?: string) =>
-  totalSchema.parse(await digitalocean(providers, `/v2/droplets?per_page=1${tag ? `&tag_name=${tag}` : ''}`)).meta.total
+  totalSchema.parse(await askDigitalocean(providers, `/v2/droplets?per_page=1${tag ? `&tag_name=${tag}` : ''}`)).meta
+    .total
 
 const balanceSchema = z.object({ month_to_date_usage: z.string() })
 
 /** @returns US dollars that the account has used up since the month began */
 export const monthToDateUsage = async (providers: Providers) =>
-  Number(balanceSchema.parse(await digitalocean(providers, '/v2/customers/my/balance')).month_to_date_usage)
+  Number(balanceSchema.parse(await askDigitalocean(providers, '/v2/customers/my/balance')).month_to_date_usage)
 
 const sizesSchema = z.object({
   sizes: z.array(z.object({ slug: z.string(), price_monthly: z.number() })),
@@ -94,12 +106,12 @@ const sizesSchema = z.object({
 
 /** @returns US dollars a month by droplet size; a cluster's nodes cost the same */
 export async function dropletPrices(providers: Providers): Promise<Record<string, number>> {
-  const { sizes } = sizesSchema.parse(await digitalocean(providers, '/v2/sizes?per_page=200'))
+  const { sizes } = sizesSchema.parse(await askDigitalocean(providers, '/v2/sizes?per_page=200'))
   return Object.fromEntries(sizes.map((size) => [size.slug, size.price_monthly]))
 }
 
 const zoneSchema = z.object({ result: z.object({ name: z.string(), status: z.string() }) })
 
 /** @returns the zone's name and status, as the Cloudflare token may see it */
-export const zone = async ({ credentials, signal }: Providers, id: string) =>
-  zoneSchema.parse(await get(`${credentials.cloudflare.url}/zones/${id}`, credentials.cloudflare.token, signal)).result
+export const zone = async (providers: Providers, id: string) =>
+  zoneSchema.parse(await askCloudflare(providers, `/zones/${id}`)).result

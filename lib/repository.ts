@@ -46,33 +46,58 @@ export type Repository = {
 
 type Checkout = { commit: string; shallow: boolean }
 
-/** The site's repository. What is read is read once, and once more when the run has taken the lock: until then another run may have pushed. */
+/**
+ * The site's repository, cloned into the run's scratch folder. It is fetched once, and once more when the run has taken
+ * the lock: until then another run may have pushed.
+ */
 export function openRepository(run: Run): Repository {
-  const askHead = async () => {
+  const directory = join(run.scratch, 'clone')
+  const isEmpty = async () => {
     const { stdout } = await git(run, ROOT, ['ls-remote', '--heads', run.site.repository, BRANCH], {
       next: `git ls-remote ${run.site.repository}, which has to work without a question`,
     })
-    return stdout.split('\t')[0] || undefined
+    return stdout === ''
   }
-  const early = once(askHead)
-  const head = () => (run.locked() ? askHead() : early())
-  const directory = join(run.scratch, 'clone')
-  const first = once(async () => {
-    if (!(await head()))
-      throw new Failure({
-        found: `the repository ${run.site.repository} has no branch ${BRANCH} yet`,
-        next: './runbooks/bootstrap.mts, which fills it',
-        notYet: true,
-      })
-    await git(run, run.scratch, ['clone', '--quiet', '--no-tags', '--branch', BRANCH, run.site.repository, directory])
+  /** false: there is no such branch */
+  const cloned = once(async () => {
+    const { code } = await git(
+      run,
+      run.scratch,
+      ['clone', '--quiet', '--no-tags', '--branch', BRANCH, run.site.repository, directory],
+      { codes: [0, 128] }, // why, the next question tells
+    )
+    if (code === 0) return true
+    if (await isEmpty()) return false
+    throw new Failure({
+      found: `the repository ${run.site.repository} answers, and still cannot be cloned`,
+      next: `git clone --branch ${BRANCH} ${run.site.repository}`,
+    })
   })
-  const underLock = once(() => update(run, directory))
+  const commit = async () => (await git(run, directory, ['rev-parse', 'HEAD'])).stdout.trim()
+  const early = once(async () => ((await cloned()) ? commit() : undefined))
+  const fetched = async () => {
+    if (await cloned()) await update(run, directory)
+    else cloned.forget()
+    return (await cloned()) ? commit() : undefined
+  }
+  let last: Promise<unknown> = Promise.resolve()
+  /** One after the other: two would meet in the same clone. */
+  const fetchHead = () => {
+    const next = last.then(fetched, fetched)
+    last = next
+    return next
+  }
+  const underLock = once(fetchHead)
   return {
     run,
-    head,
+    head: () => (run.locked() ? fetchHead() : early()),
     clone: async () => {
-      await first()
-      if (run.locked()) await underLock()
+      if (!(await (run.locked() ? underLock() : early())))
+        throw new Failure({
+          found: `the repository ${run.site.repository} has no branch ${BRANCH} yet`,
+          next: './runbooks/bootstrap.mts, which fills it',
+          notYet: true,
+        })
       return directory
     },
     checkout: once(async () => {
@@ -117,9 +142,9 @@ async function update(run: Run, directory: string): Promise<void> {
  */
 export function publishedStep(repository: Repository, { needs }: { needs?: readonly AnyStep[] } = {}): Step {
   const { run } = repository
-  const bare = join(run.scratch, 'histories')
   const isAncestor = async (older: string, newer: string) =>
-    (await git(run, bare, ['merge-base', '--is-ancestor', older, newer], { codes: [0, 1] })).code === 0
+    (await git(run, await repository.clone(), ['merge-base', '--is-ancestor', older, newer], { codes: [0, 1] }))
+      .code === 0
   return step<Drift>({
     title: `repository ${run.site.repository} has this checkout’s commits`,
     ...(needs ? { needs } : {}),
@@ -128,10 +153,7 @@ export function publishedStep(repository: Repository, { needs }: { needs?: reado
       const line = `push ${commit.slice(0, 12)} to ${BRANCH}`
       if (!remote) return { lines: [`${line}, which is empty`] }
       if (remote === commit) return undefined
-      // A bare repository of this run, in which both histories can be compared.
-      if (!existsSync(bare)) await git(run, run.scratch, ['init', '--quiet', '--bare', bare])
-      await git(run, bare, ['fetch', '--quiet', '--no-tags', run.site.repository, BRANCH])
-      await git(run, bare, ['fetch', '--quiet', '--no-tags', ROOT, 'HEAD'])
+      await git(run, await repository.clone(), ['fetch', '--quiet', '--no-tags', ROOT, 'HEAD'])
       if (await isAncestor(commit, remote)) return undefined
       if (await isAncestor(remote, commit)) return { lines: [`${line}, which is at ${remote.slice(0, 12)}`] }
       throw new Failure({
@@ -179,7 +201,7 @@ export function fileStep(
     apply: async (_drift, work) => {
       const directory = await repository.clone()
       for (let attempt = 1; ; attempt++) {
-        await update(run, directory)
+        if (attempt > 1) await update(run, directory)
         const text = await wanted()
         if (text === undefined) return
         mkdirSync(dirname(join(directory, path)), { recursive: true })

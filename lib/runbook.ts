@@ -1,6 +1,6 @@
 // What makes a runbook an executable: its command line, site and credentials, preflight, lock, steps, journal, and the
 // exit code.
-import { appendFileSync, existsSync, mkdirSync, readdirSync, realpathSync, rmSync, statSync } from 'node:fs'
+import { appendFileSync, existsSync, mkdirSync, readdirSync, realpathSync, rmdirSync, rmSync, statSync } from 'node:fs'
 import { dirname, join, relative } from 'node:path'
 import { createInterface } from 'node:readline/promises'
 import { fileURLToPath } from 'node:url'
@@ -146,6 +146,7 @@ async function withRun(
     locked: () => lock !== undefined,
   }
   let interruptions = 0
+  let lost = false
   const interrupted = () => {
     interruptions++
     const told = [
@@ -159,7 +160,7 @@ async function withRun(
   const signals = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
   for (const name of signals) process.on(name, interrupted)
   try {
-    return await work(run, {
+    const code = await work(run, {
       started,
       abandon: () => interruption.abort(),
       log: journal && `${journal.startsWith(`${process.cwd()}/`) ? relative(process.cwd(), journal) : journal}.log`,
@@ -170,8 +171,9 @@ async function withRun(
           wait: Number(given.wait ?? 900),
           signal: interruption.signal,
           onWaiting: (holder) => emit({ event: 'lock waiting', holder }),
-          onLost: (by) => {
-            emit({ event: 'warning', text: `the lock was taken over by ${by}, so this run stops` })
+          onLost: (reason) => {
+            emit({ event: 'warning', text: `${reason}, so this run stops` })
+            lost = true
             interruption.abort()
           },
         })
@@ -193,10 +195,16 @@ async function withRun(
         }
       },
     })
+    return lost ? EXIT.locked : code
+  } catch (error) {
+    if (interruption.signal.aborted) return lost ? EXIT.locked : EXIT.interrupted
+    show.close()
+    emit({ event: 'run failed', failure: tell(error) })
+    return error instanceof Failure ? error.exit : EXIT.failed
   } finally {
     await lock?.release().catch(() => {}) // then it is passed by like that of a run that died
     rmSync(scratch, { recursive: true, force: true })
-    for (const folder of made) rmSync(folder, { recursive: true, force: true })
+    for (const folder of made) removeIfEmpty(folder)
     for (const name of signals) process.off(name, interrupted)
   }
 }
@@ -222,19 +230,20 @@ async function carryOut(it: Runbook, run: Run, given: Arguments, control: Contro
   // The steps look at reality meanwhile; what they see is told, and anything written, only when the preflight has passed.
   const held: RunEvent[] = []
   let hold = true
-  const passed = check(preflight, emit)
+  const passed = Promise.resolve().then(() => check(preflight, emit)) // the steps take longer, so they start first
   const converged = converge(wanted, {
     plan,
-    emit: (event) => (hold ? held.push(event) : emit(event)),
+    emit: (event) => (hold && event.event === 'step finished' ? held.push(event) : emit(event)),
     signal,
     ready: passed.then((ok) => ok || Promise.reject(new Error('the preflight has failed'))).then(() => {}),
-    beforeWriting: control.lock,
+    lock: control.lock,
     confirm: control.confirm,
   })
+  converged.catch(() => {}) // told where it is waited for
   if (!(await passed)) {
     const exit = signal.aborted ? EXIT.interrupted : EXIT.failed
     control.abandon()
-    await converged
+    await converged.catch(() => {})
     return finish({ event: 'run finished', counts: {}, exit, seconds: seconds(), ...log })
   }
   hold = false
@@ -268,6 +277,15 @@ async function tellReport(it: Report, run: Run, given: Arguments): Promise<numbe
   const { lines, value } = await it.report(run, given)
   process.stdout.write(given.json ? `${redact(JSON.stringify(value, null, 2))}\n` : `${lines.map(redact).join('\n')}\n`)
   return EXIT.converged
+}
+
+/** Another run may have put something there meanwhile. */
+function removeIfEmpty(folder: string): void {
+  try {
+    rmdirSync(folder)
+  } catch (error) {
+    if (!/^(ENOTEMPTY|EEXIST|ENOENT)$/.test((error as NodeJS.ErrnoException).code ?? '')) throw error
+  }
 }
 
 const stamp = () =>

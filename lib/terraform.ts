@@ -1,13 +1,10 @@
-// Terraform, driven through its machine-readable output: a plan that is guarded, priced and kept, and the apply of that
-// very plan.
+// Terraform or OpenTofu as a program: found, made ready, called, its JSON read, its lock and outputs.
 import { createHash } from 'node:crypto'
-import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { cp } from 'node:fs/promises'
 import { hostname, userInfo } from 'node:os'
 import { delimiter, join } from 'node:path'
 import * as z from 'zod'
-import { type AnyStep, type Drift, type Step, step, type Work } from './converge.ts'
-import type { Resource } from './cost.ts'
 import type { Command, Output } from './exec.ts'
 import { Failure, misuse } from './failure.ts'
 import { isBusy, PID_FILE, type Run } from './run.ts'
@@ -57,11 +54,15 @@ export const variablesOf = (site: Site, given: { appsDirectory: string; importSt
   import_state_bucket: given.importStateBucket,
 })
 
+type Program = { name: string; path: string }
+
 /** @returns the program to call: the first 'terraform' on PATH, or where there is none 'tofu' */
-export function terraformProgram({ environment }: Run): string {
+function findProgram({ environment }: Run): Program {
   const folders = (environment.PATH ?? '').split(delimiter)
-  const program = ['terraform', 'tofu'].find((name) => folders.some((folder) => existsSync(join(folder, name))))
-  if (program) return program
+  for (const name of ['terraform', 'tofu']) {
+    const path = folders.map((folder) => join(folder, name)).find((file) => existsSync(file))
+    if (path) return { name, path }
+  }
   throw misuse({
     found: 'neither terraform nor tofu is on PATH',
     expected: `one of them, ${OLDEST_TERRAFORM.join('.')} or newer`,
@@ -71,15 +72,16 @@ export function terraformProgram({ environment }: Run): string {
 
 /** Throws a misuse when Terraform is missing or too old. */
 export async function requireSupported(run: Run): Promise<void> {
-  const program = terraformProgram(run)
-  const { stdout } = await run.exec({ argv: [program, 'version', '-json'], env: { CHECKPOINT_DISABLE: '1' } })
+  const program = findProgram(run)
+  if (isReady(keptData(run), stampOf(CONFIGURATION, run, program))) return // it was asked before it made that ready
+  const { stdout } = await run.exec({ argv: [program.name, 'version', '-json'], env: { CHECKPOINT_DISABLE: '1' } })
   const { terraform_version } = versionSchema.parse(JSON.parse(stdout))
   const [major = 0, minor = 0] = terraform_version.split('.').map(Number)
   if (major < OLDEST_TERRAFORM[0] || (major === OLDEST_TERRAFORM[0] && minor < OLDEST_TERRAFORM[1]))
     throw misuse({
-      found: `${program} is ${terraform_version}`,
+      found: `${program.name} is ${terraform_version}`,
       expected: `${OLDEST_TERRAFORM.join('.')} or newer, which locks its state in Spaces`,
-      next: `update ${program}`,
+      next: `update ${program.name}`,
     })
 }
 
@@ -99,44 +101,68 @@ export type Terraform = {
   state: boolean
 }
 
+const CONFIGURATION = join(ROOT, 'terraform')
+const keptData = ({ site }: Run) => join(site.directory, 'terraform')
+const copyOf = ({ scratch }: Run) => join(scratch, 'terraform')
+
+const copyConfiguration = (run: Run) =>
+  cp(CONFIGURATION, copyOf(run), {
+    recursive: true,
+    filter: (path) => !path.includes(join('terraform', '.terraform/')),
+  })
+
 /**
  * Makes Terraform ready to plan. Under --plan it works on a copy in the run's scratch folder, since `init` may write a
  * lock file beside the configuration.
  *
- * @param state whether the state bucket exists
+ * @param bucketExists whether the state bucket exists; asked only where that can make a difference
  */
-export async function openTerraform(run: Run, state: boolean): Promise<Terraform> {
-  const program = terraformProgram(run)
+export async function openTerraform(run: Run, bucketExists: () => Promise<boolean>): Promise<Terraform> {
+  const program = findProgram(run)
+  const kept = keptData(run)
+  const isKept = isReady(kept, stampOf(CONFIGURATION, run, program))
+  // What was made ready had its state then. Should the bucket have gone since, --plan has to tell, and a run makes it anew.
+  const state = (isKept && !run.plan) || (await bucketExists())
   if (!state && !run.plan) throw notThere(run)
-  const configuration = join(ROOT, 'terraform')
-  const kept = join(run.site.directory, 'terraform')
-  const copy = join(run.scratch, 'terraform')
-  if (run.plan) {
-    await cp(configuration, copy, {
-      recursive: true,
-      filter: (path) => !path.includes(join('terraform', '.terraform/')),
-    })
-    // Nothing is there yet, so there is no state either.
-    if (!state) writeFileSync(join(copy, 'backend_override.tf'), 'terraform {\n  backend "local" {}\n}\n')
-  }
-  const directory = run.plan ? copy : configuration
-  const stamp = stampOf(directory, run, program)
-  const ready = (data: string) =>
-    existsSync(join(data, 'initialised')) && readFileSync(join(data, 'initialised'), 'utf8') === stamp
-  const data = run.plan && !ready(kept) ? join(run.scratch, 'terraform-data') : kept
-  const terraform: Terraform = { run, program, directory, data, state }
-  if (!ready(data)) {
-    mkdirSync(data, { recursive: true, mode: 0o700 })
-    rmSync(join(data, 'initialised'), { force: true })
-    await command(terraform, state ? argv.init(run.site.buckets.state) : argv.initWithoutState(), { timeout: 900 })
-    writeFileSync(join(data, 'initialised'), stampOf(directory, run, program))
-  }
+  const directory = run.plan ? copyOf(run) : CONFIGURATION
+  if (run.plan) await copyConfiguration(run)
+  // Nothing is there yet, so there is no state either.
+  if (!state) writeFileSync(join(directory, 'backend_override.tf'), 'terraform {\n  backend "local" {}\n}\n')
+  const ready = isKept && state
+  const data = run.plan && !ready ? join(run.scratch, 'terraform-data') : kept
+  const terraform: Terraform = { run, program: program.name, directory, data, state }
+  if (ready) return terraform
+  mkdirSync(data, { recursive: true, mode: 0o700 })
+  rmSync(join(data, STAMP), { force: true })
+  await command(terraform, state ? argv.init(run.site.buckets.state) : argv.initWithoutState(), { timeout: 900 })
+  writeFileSync(join(data, STAMP), stampOf(directory, run, program))
   return terraform
 }
 
+/**
+ * @param found ids by resource address
+ * @returns the same, with a configuration that also takes these into the state
+ */
+export async function withImports(terraform: Terraform, found: ReadonlyMap<string, string>): Promise<Terraform> {
+  const { run } = terraform
+  const directory = copyOf(run)
+  if (terraform.directory !== directory) await copyConfiguration(run)
+  const blocks = [...found].map(([address, id]) => `import {\n  to = ${address}\n  id = ${JSON.stringify(id)}\n}\n`)
+  writeFileSync(join(directory, 'already_made.tf'), blocks.join('\n'))
+  return { ...terraform, directory }
+}
+
+const STAMP = 'initialised'
+
+const isReady = (data: string, stamp: string) =>
+  existsSync(join(data, STAMP)) && readFileSync(join(data, STAMP), 'utf8') === stamp
+
 /** Everything that `terraform init` depends on: while it is the same, what init made is too. */
-function stampOf(directory: string, { site, credentials, environment }: Run, program: string): string {
-  const hash = createHash('sha256').update(JSON.stringify([program, site.buckets.state, credentials.spaces.endpoint]))
+function stampOf(directory: string, { site, credentials, environment }: Run, { path }: Program): string {
+  const { mtimeMs, size } = statSync(path)
+  const hash = createHash('sha256').update(
+    JSON.stringify([path, mtimeMs, size, site.buckets.state, credentials.spaces.endpoint]),
+  )
   for (const name of ['TF_REATTACH_PROVIDERS', 'TF_CLI_CONFIG_FILE', 'TF_PLUGIN_CACHE_DIR'])
     hash.update(environment[name] ?? '')
   for (const file of readdirSync(directory).sort())
@@ -144,7 +170,7 @@ function stampOf(directory: string, { site, credentials, environment }: Run, pro
   return hash.digest('hex')
 }
 
-function command(
+export function command(
   { run, program, directory, data }: Terraform,
   args: string[],
   options: Pick<Command, 'timeout' | 'codes' | 'onLine' | 'onStart' | 'outlives' | 'shown'> = {},
@@ -185,21 +211,10 @@ const diagnosticMessage = z.object({
     range: z.object({ filename: z.string(), start: z.object({ line: z.number() }) }).optional(),
   }),
 })
-const plannedChange = z.object({
-  change: z.object({ resource: z.object({ addr: z.string() }), action: z.string() }),
-})
-const hook = z.object({
-  hook: z.object({
-    resource: z.object({ addr: z.string() }),
-    action: z.string().optional(),
-    elapsed_seconds: z.number().optional(),
-  }),
-})
-
 type Diagnostic = z.infer<typeof diagnosticMessage>['diagnostic']
 
 /** Runs a command that answers in JSON lines, and turns its errors into a Failure of one sentence each. */
-async function inJson(
+export async function inJson(
   terraform: Terraform,
   args: string[],
   take: (type: string, line: unknown) => void,
@@ -252,220 +267,13 @@ const sentence = ({ summary, detail, address, range }: Diagnostic): string => {
   return [where && `${where}:`, summary + (words ? ':' : ''), words].filter(Boolean).join(' ')
 }
 
-const resourceSchema: z.ZodType<Resource> = z.object({
-  address: z.string(),
-  type: z.string(),
-  values: z.record(z.string(), z.unknown()).default({}), // a data source that is yet to be read has none
-})
-const planSchema = z.object({
-  planned_values: z.object({ root_module: z.object({ resources: z.array(resourceSchema).default([]) }) }),
-  prior_state: z
-    .object({
-      values: z.object({ root_module: z.object({ resources: z.array(resourceSchema).default([]) }) }).optional(),
-    })
-    .optional(),
-  resource_changes: z
-    .array(
-      z.object({
-        address: z.string(),
-        change: z.object({
-          actions: z.array(z.string()),
-          before: z.unknown(),
-          after: z.unknown(),
-          after_unknown: z.unknown(),
-          importing: z.unknown().optional(),
-        }),
-      }),
-    )
-    .default([]),
-})
-
-/** One resource that a plan would touch. */
-export type Change = {
-  address: string
-  action: 'create' | 'update' | 'replace' | 'delete' | 'import'
-  /** names of the attributes that would change, for an update or a replacement */
-  attributes: string[]
-}
-
-export type PlanDrift = Drift & { file: string; changes: Change[] }
-
-/** @returns what a plan (from `terraform show -json`) would touch; reading data and doing nothing is left out */
-export function changesOf(plan: z.infer<typeof planSchema>): Change[] {
-  return plan.resource_changes.flatMap(({ address, change }): Change[] => {
-    const actions = change.actions.join('+')
-    const action =
-      actions === 'create+delete' || actions === 'delete+create'
-        ? 'replace'
-        : actions === 'create' || actions === 'update' || actions === 'delete'
-          ? actions
-          : change.importing
-            ? 'import'
-            : undefined
-    if (!action) return []
-    const before = (change.before ?? {}) as Record<string, unknown>
-    const after = (change.after ?? {}) as Record<string, unknown>
-    const unknown = (change.after_unknown ?? {}) as Record<string, unknown>
-    const differs = (name: string) =>
-      unknown[name] === true || JSON.stringify(before[name] ?? null) !== JSON.stringify(after[name] ?? null)
-    const attributes =
-      action === 'update' || action === 'replace'
-        ? [...new Set([...Object.keys(before), ...Object.keys(after)])].filter(differs).sort()
-        : []
-    return [{ address, action, attributes }]
-  })
-}
-
-export const changeLine = ({ action, address, attributes }: Change) =>
-  `${action} ${address}${attributes.length > 0 ? ` (${attributes.join(', ')})` : ''}`
-
-/** @returns the changes that a runbook may not make */
-export const forbidden = (changes: readonly Change[], allowed: (change: Change) => boolean) =>
-  changes.filter((change) => !allowed(change))
-
-/** What bootstrap may do: make things and change them in place; never replace or remove one. */
-export const onlyAddOrUpdate = ({ action }: Change) => action !== 'delete' && action !== 'replace'
-
-// --- the step --------------------------------------------------------------------------
-
-/**
- * @param options.open ready Terraform
- * @param options.appsDirectory gitops/apps as it is on the repository's main branch
- * @param options.allowed which changes the runbook may make; any other stops it with the list
- * @param options.price what the plan's outcome costs; lines for people, and a question when it costs more than before
- * @returns the step that applies terraform/, from a saved plan: what was shown is what is applied
- */
-export function terraformStep(options: {
-  title: string
-  open: () => Promise<Terraform>
-  /** called when something was applied: what was read of the outputs may be old */
-  onApplied?: () => void
-  appsDirectory: () => Promise<string>
-  allowed: (change: Change) => boolean
-  price?: (after: readonly Resource[], before: readonly Resource[]) => Promise<{ lines: string[]; confirm?: string }>
-  needs?: readonly AnyStep[]
-}): Step<PlanDrift> {
-  const { title, open, allowed, price } = options
-  return step<PlanDrift>({
-    title,
-    check: async (work) => {
-      const [terraform, appsDirectory] = await Promise.all([open(), options.appsDirectory()])
-      const { run } = terraform
-      const file = join(run.scratch, 'terraform.plan')
-      const variables = join(run.scratch, 'terraform.tfvars.json')
-      const given = { appsDirectory, importStateBucket: terraform.state }
-      writeFileSync(variables, JSON.stringify(variablesOf(run.site, given), null, 2), { mode: 0o600 })
-      work.waitingFor(`${terraform.program} plan`)
-      let touched = 0
-      const lock = run.locked()
-      if (lock) await clearStaleLock(terraform)
-      await inJson(
-        terraform,
-        argv.plan({ variables, out: file, lock }),
-        (type, line) => {
-          if (type === 'planned_change' && plannedChange.parse(line).change.action !== 'read') touched++
-        },
-        900,
-      )
-      if (touched === 0) return undefined
-      const plan = planSchema.parse(JSON.parse((await command(terraform, argv.show(file), { shown: false })).stdout))
-      const changes = changesOf(plan)
-      const refused = forbidden(changes, allowed)
-      if (refused.length > 0)
-        throw new Failure({
-          found: `Terraform’s plan would touch what ${run.runbook} may not: ${refused.map(changeLine).join('; ')}`,
-          expected: 'nothing but what this runbook is for',
-          next: `./runbooks/bootstrap.mts --plan shows all that differs${refused.some(({ action }) => action === 'create') ? '; a customer whose record is missing is finished by ./runbooks/add-customer.mts with its name' : ''}`,
-        })
-      if (changes.length === 0) return undefined
-      const priced = await price?.(
-        plan.planned_values.root_module.resources,
-        plan.prior_state?.values?.root_module.resources ?? [],
-      )
-      return {
-        lines: [...changes.map(changeLine), ...(priced?.lines ?? [])],
-        ...(priced?.confirm ? { confirm: priced.confirm } : {}),
-        file,
-        changes,
-      }
-    },
-    apply: async ({ file, changes }, work) => {
-      const terraform = await open()
-      await inJson(terraform, argv.apply(file), progress(changes.length, work), 3600)
-      rmSync(file, { force: true })
-      options.onApplied?.()
-    },
-  })
-}
-
-type Unfinished = Drift & { addresses: string[] }
-
-const stateSchema = z.object({
-  values: z
-    .object({
-      root_module: z.object({
-        resources: z.array(z.object({ address: z.string(), tainted: z.boolean().optional() })).default([]),
-      }),
-    })
-    .optional(),
-})
-
-/**
- * A creation that was interrupted leaves its resource marked (tainted), and Terraform would replace it: with a database
- * that is refused, with a cluster it is dear. What was made is taken as it is; the plan then tells how it differs.
- */
-export function finishedStep(
-  open: () => Promise<Terraform>,
-  { needs }: { needs?: readonly AnyStep[] } = {},
-): Step<Unfinished> {
-  return step<Unfinished>({
-    title: 'no resource was left half made',
-    ...(needs ? { needs } : {}),
-    check: async () => {
-      const terraform = await open()
-      const { run, state } = terraform
-      if (!state) return undefined
-      // Asking Terraform takes much longer than looking whether there is anything to ask about.
-      const text = await readObject(await run.spaces(), run.site.buckets.state, STATE_KEY)
-      if (!text?.includes('"tainted"')) return undefined
-      const shown = await command(terraform, argv.show(), { shown: false })
-      const { values } = stateSchema.parse(JSON.parse(shown.stdout))
-      const addresses =
-        values?.root_module.resources.filter(({ tainted }) => tainted).map(({ address }) => address) ?? []
-      return addresses.length > 0
-        ? { lines: addresses.map((address) => `take ${address} as it is`), addresses }
-        : undefined
-    },
-    apply: async ({ addresses }) => {
-      const terraform = await open()
-      await clearStaleLock(terraform)
-      for (const address of addresses) await command(terraform, argv.untaint(address))
-    },
-  })
-}
-
-/** Tells which resources are being worked on, and how many are done. */
-function progress(all: number, work: Work): (type: string, line: unknown) => void {
-  const running = new Map<string, number>()
-  let done = 0
-  return (type, line) => {
-    if (!/^apply_(start|progress|complete|errored)$/.test(type)) return
-    const { resource, elapsed_seconds = 0 } = hook.parse(line).hook
-    if (type === 'apply_start' || type === 'apply_progress') running.set(resource.addr, elapsed_seconds)
-    else running.delete(resource.addr)
-    if (type === 'apply_complete') done++
-    const names = [...running].map(([address, seconds]) => (seconds ? `${address} (${seconds} s)` : address))
-    work.waitingFor(`${done} of ${all} done${names.length > 0 ? `; now ${names.join(', ')}` : ''}`)
-  }
-}
-
 const lockInfo = z.object({ ID: z.string(), Who: z.string(), Operation: z.string(), Created: z.string() })
 
 /**
  * Terraform's own lock outlives a Terraform that was ended by force. We hold the site's lock here, so it is left over
  * when its holder ran on this machine and no Terraform of this site runs any more; anybody else's stands.
  */
-async function clearStaleLock(terraform: Terraform): Promise<void> {
+export async function clearStaleLock(terraform: Terraform): Promise<void> {
   const { run } = terraform
   const text = await readObject(await run.spaces(), run.site.buckets.state, `${STATE_KEY}.tflock`)
   if (!text) return

@@ -1,12 +1,12 @@
 #!/usr/bin/env -S sh -c 'exec node "$(dirname "$0")/../lib/launch.mjs" "$0" "$@"'
-import { readSecrets, secretsStep } from '../lib/customer-secrets.ts'
 // Adds a customer: secrets, a Postgres role and database of its own, its values file in the repository, its DNS record.
+import { readSecrets, secretsStep } from '../lib/customer-secrets.ts'
 import { customerName, namesOf } from '../lib/customers.ts'
+import { makes, terraformStep } from '../lib/infrastructure.ts'
 import { openPlatform } from '../lib/platform.ts'
 import { closedStep, databaseStep, passwordStep, roleStep } from '../lib/postgres.ts'
 import * as preflight from '../lib/preflight.ts'
 import { runbook, startedAs } from '../lib/runbook.ts'
-import { terraformStep } from '../lib/terraform.ts'
 import { imageTag, valuesStep } from '../lib/values.ts'
 
 export const addCustomer = runbook({
@@ -45,8 +45,7 @@ export const addCustomer = runbook({
       needs: [values],
       open: platform.terraform,
       appsDirectory: platform.appsDirectory,
-      allowed: ({ action, address }) =>
-        action === 'create' && address === `cloudflare_dns_record.customer["${customer}"]`,
+      allowed: makes(`cloudflare_dns_record.customer["${customer}"]`),
     })
     return {
       preflight: [

@@ -1,12 +1,12 @@
 #!/usr/bin/env -S sh -c 'exec node "$(dirname "$0")/../lib/launch.mjs" "$0" "$@"'
 // Raises a LunarFront from nothing, or brings one to what this checkout and the site file say.
+import { finishedStep, onlyAddOrUpdate, terraformStep } from '../lib/infrastructure.ts'
 import { inventoryStep } from '../lib/inventory.ts'
 import { appsDirectoryAtFirst, openPlatform, pricePlan } from '../lib/platform.ts'
 import * as preflight from '../lib/preflight.ts'
 import { publishedStep } from '../lib/repository.ts'
 import { runbook, startedAs } from '../lib/runbook.ts'
 import { bucketStep } from '../lib/spaces.ts'
-import { finishedStep, onlyAddOrUpdate, terraformStep } from '../lib/terraform.ts'
 
 export const bootstrap = runbook({
   name: 'bootstrap',

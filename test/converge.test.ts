@@ -22,7 +22,7 @@ async function run(steps: AnyStep[], options: Partial<Parameters<typeof converge
     plan: false,
     emit: (event) => events.push(event),
     signal: new AbortController().signal,
-    beforeWriting: async () => {},
+    lock: async () => {},
     confirm: async () => true,
     ...options,
   })
@@ -108,7 +108,7 @@ test('--plan writes nothing, and what rests on a change is unknown and never ok'
   const e = steps[4]!
   const { finished, exit } = await run([...steps.slice(0, 4), { ...e, needs: [steps[0]!] }], {
     plan: true,
-    beforeWriting: async () => void locks.push('taken'),
+    lock: async () => void locks.push('taken'),
   })
   assert.equal(finished, { a: 'change', b: 'change', c: 'unknown', d: 'ok', e: 'unknown' })
   assert.is(exit, 2)
@@ -150,7 +150,7 @@ test('the lock is taken once, before the first write, and then the step is looke
   const world = new Set<string>()
   let taken = 0
   const { finished } = await run([fact(world, 'a'), fact(world, 'b')], {
-    beforeWriting: async () => {
+    lock: async () => {
       taken++
       world.add('a') // whoever held the lock until now has done it
     },
@@ -169,7 +169,7 @@ test('what another run made while this one waited for the lock is looked at agai
     },
   })
   const { finished } = await run([first, second], {
-    beforeWriting: async () => {
+    lock: async () => {
       world.add('first')
       world.add('second')
     },
@@ -177,20 +177,30 @@ test('what another run made while this one waited for the lock is looked at agai
   assert.equal(finished, { first: 'ok', second: 'ok' })
 })
 
+test('what another run changed while this one waited for the lock is looked at again, also where it was right', async () => {
+  const world = new Set(['b', 'c'])
+  const a = fact(world, 'a')
+  const { finished } = await run([a, fact(world, 'b'), fact(world, 'c', { needs: [] })], {
+    lock: async () => {
+      world.clear() // whoever held the lock until now has undone everything
+      world.add('a') // but for this, which it has done
+    },
+  })
+  assert.equal(finished, { a: 'ok', b: 'changed', c: 'changed' })
+})
+
 test('a run with nothing to do takes no lock', async () => {
   let taken = 0
-  await run([fact(new Set(['a']), 'a')], { beforeWriting: async () => void taken++ })
+  await run([fact(new Set(['a']), 'a')], { lock: async () => void taken++ })
   assert.is(taken, 0)
 })
 
-test('a lock that is not to be had fails the run with its exit code', async () => {
-  const { exit, finished } = await run([fact(new Set(), 'a')], {
-    beforeWriting: async () => {
-      throw new Failure({ found: 'held', exit: 75 })
-    },
-  })
-  assert.is(exit, 75)
-  assert.equal(finished, { a: 'failed' })
+test('a lock that is not to be had is told once, and nothing was written', async () => {
+  const world = new Set<string>()
+  const held = misuse({ found: 'held' })
+  const refused = run([fact(world, 'a'), fact(world, 'b', { needs: [] })], { lock: () => Promise.reject(held) })
+  assert.is(await refused.catch((error: unknown) => error), held)
+  assert.equal([...world], [])
 })
 
 test('what costs money is asked about, and nothing is done without a yes', async () => {

@@ -57,9 +57,10 @@ export type Provider<Client> = {
   dataSources: Record<string, DataSource<Fields, Client>>
   /**
    * @param environment of the Terraform that asks; undefined where it cannot be told
-   * @param stopped aborts when Terraform is interrupted
+   * @param stopped aborts when Terraform is interrupted, and asks what is under way to end
+   * @param gone aborts when Terraform no longer waits for an answer
    */
-  configure(config: Values, environment: Environment | undefined, stopped: AbortSignal): Client
+  configure(config: Values, environment: Environment | undefined, stopped: AbortSignal, gone: AbortSignal): Client
 }
 
 export type Environment = Record<string, string | undefined>

@@ -60,7 +60,7 @@ export async function serveProvider<Client>(provider: Provider<Client>): Promise
 }
 
 /** What one connection of one Terraform has been configured with. */
-type Session<Client> = { client: Client; stop: AbortController }
+type Session<Client> = { client: Client; stop: AbortController; gone: AbortController }
 
 function implementation<Client>(provider: Provider<Client>): UntypedServiceImplementation {
   const sessions = new Map<string, Session<Client>>()
@@ -94,13 +94,14 @@ function implementation<Client>(provider: Provider<Client>): UntypedServiceImple
       return { upgraded_state: pack(conform(fields, stored)) }
     },
     ConfigureProvider: async ({ config }, peer) => {
-      const stop = new AbortController()
+      const [stop, gone] = [new AbortController(), new AbortController()]
       // Connections do not tell when they close; the oldest ones are long gone by then.
       if (sessions.size >= 1_000) sessions.delete(sessions.keys().next().value ?? '')
       sessions.delete(peer)
       sessions.set(peer, {
-        client: provider.configure(unpack(config) ?? {}, await environmentOf(peer), stop.signal),
+        client: provider.configure(unpack(config) ?? {}, await environmentOf(peer), stop.signal, gone.signal),
         stop,
+        gone,
       })
       return {}
     },
@@ -140,12 +141,15 @@ function implementation<Client>(provider: Provider<Client>): UntypedServiceImple
     Object.entries(methods).map(([name, method]): [string, handleUnaryCall<Request, Response>] => [
       name,
       (call, answer) => {
+        let answered = false // a call that has its answer is cancelled too, in the end
+        call.on('cancelled', () => answered || sessions.get(call.getPeer())?.gone.abort())
         Promise.resolve()
           .then(() => method(call.request, call.getPeer()))
-          .then(
-            (response) => answer(null, response),
-            (error: Error) => answer(null, { diagnostics: diagnostics([error.message]) }),
-          )
+          .catch((error: Error) => ({ diagnostics: diagnostics([error.message]) }))
+          .then((response) => {
+            answered = true
+            answer(null, response)
+          })
       },
     ]),
   )

@@ -247,7 +247,7 @@ test('who does not want to wait is told who holds the lock, with exit 75', async
   const codes = results.map(({ code }) => code).sort()
   assert.equal(codes, [0, 75])
   const loser = results.find(({ code }) => code === 75)
-  assert.match(loser?.stdout ?? '', /the site is locked by .*running add-customer/)
+  assert.match(loser?.stderr ?? '', /^error: the site is locked by .*running add-customer/)
   for (const name of ['one', 'two']) await must(operator, 'add-customer', name)
 })
 

@@ -1,13 +1,18 @@
 // A runbook killed at any step, and run again: it ends converged, with nothing doubled and no lock to clear. The steps
 // come from the runbook itself, so a new one is covered the day it is written.
-import { readdirSync } from 'node:fs'
+import { readdirSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import {
+  clearFaults,
+  digitalocean,
   git,
   must,
   type Operator,
   objects,
+  plant,
   run,
   start,
   startOperator,
@@ -30,6 +35,21 @@ async function killAt(
     if (fits(event)) started.child.kill('SIGKILL')
   })
   return (await started.ended).signal === 'SIGKILL'
+}
+
+/** @returns the process id of the Terraform that a run of this site has started */
+function terraformOf({ kept }: Operator): number {
+  const scratch = readdirSync(kept).find((name) => name.startsWith('scratch-'))
+  return Number(readFileSync(join(kept, scratch ?? '', 'process-id'), 'utf8'))
+}
+
+/** Waits until all of them have been asked for, ready or not. */
+async function threeDatabases(operator: Operator): Promise<void> {
+  for (const end = Date.now() + 30_000; Date.now() < end; await sleep(20)) {
+    const { databases } = (await digitalocean(operator, 'GET', '/v2/databases')) as { databases: unknown[] }
+    if (databases.length === 3) return
+  }
+  throw new Error('there never were three databases')
 }
 
 /** What must not be doubled, by its name. */
@@ -96,6 +116,29 @@ test('bootstrap, while Terraform makes things: it is waited for, and nothing is 
     await convergedAfter(operator, 'bootstrap', '--yes')
     const names = (await objects(operator)).digitalocean.databases?.map(({ name }) => name)
     assert.is(names?.length, 3, String(names))
+  } finally {
+    await operator.down()
+  }
+})
+
+test('bootstrap and its Terraform, while databases are made: the next run takes what it finds', async () => {
+  const operator = await startOperator()
+  try {
+    await plant(operator, { ready_after_ms: 3000 })
+    const started = start(operator, 'bootstrap', '--yes', '--json')
+    await threeDatabases(operator)
+    const terraform = terraformOf(operator)
+    started.child.kill('SIGKILL')
+    process.kill(terraform, 'SIGKILL')
+    await started.ended
+    await clearFaults(operator)
+    const second = await run(operator, 'bootstrap', '--yes')
+    assert.is(second.code, 0, second.stdout)
+    assert.match(second.stdout, /import digitalocean_database_cluster.postgres/)
+    await convergedAfter(operator, 'bootstrap', '--yes')
+    const { databases, droplets } = (await objects(operator)).digitalocean
+    assert.is(databases?.length, 3, 'a database was made twice')
+    assert.is(droplets?.filter(({ name }) => name === 'lunarfront-gitea').length, 1, 'the droplet was made twice')
   } finally {
     await operator.down()
   }

@@ -9,12 +9,15 @@ export type Client = {
   api: <T>(method: string, path: string, body?: unknown) => Promise<T>
   spaces: SpacesSettings
   stopped: AbortSignal
+  /** For what the real provider goes on waiting for even when Terraform is interrupted. */
+  gone: AbortSignal
 }
 
-export const clientFor = (rest: RestOptions, spaces: SpacesSettings): Client => ({
+export const clientFor = (rest: RestOptions, spaces: SpacesSettings, gone: AbortSignal): Client => ({
   api: async <T>(method: string, path: string, body?: unknown) => (await call(rest, method, `/v2${path}`, body)) as T,
   spaces,
   stopped: rest.stopped,
+  gone,
 })
 
 export const resource = resourceFor<Client>()

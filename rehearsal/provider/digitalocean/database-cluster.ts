@@ -118,7 +118,7 @@ const waitOnline = (client: Client, id: string) =>
     `database cluster ${id}`,
     () => fetchCluster(client, id),
     ({ status }) => status === 'online',
-    client.stopped,
+    client.gone,
   )
 
 async function setWindow({ api }: Client, id: string, { maintenance_window }: Row<typeof fields>): Promise<void> {
@@ -161,8 +161,8 @@ export const databaseCluster = resource({
       ...(planned.storage_size_mib ? { storage_size_mib: Number(planned.storage_size_mib) } : {}),
     })
     const { id } = database
-    keep({ id })
     await waitOnline(client, id)
+    keep({ id }) // a cluster that it does not see come online the real provider forgets
     await setWindow(client, id, planned)
     if (planned.eviction_policy) await setEviction(client, id, planned.eviction_policy)
     return readCluster(client, id, planned)

@@ -304,7 +304,7 @@ export const kubernetesCluster = resource({
       node_pools: planned.node_pool.map(poolBody),
     })
     const { id } = created.kubernetes_cluster
-    keep({ id })
+    // Nothing is kept before: a cluster that it does not see running the real provider forgets.
     const ready = await waitFor(
       `Kubernetes cluster ${name}`,
       () => fetchCluster(client, id),
@@ -312,8 +312,9 @@ export const kubernetesCluster = resource({
         if (status.state === 'error') throw new Error(`Kubernetes cluster ${name}: ${status.message}`)
         return status.state === 'running'
       },
-      client.stopped,
+      client.gone,
     )
+    keep({ id })
     return row(client, ready, planned)
   },
   read: (state, client) => unlessGone(async () => row(client, await fetchCluster(client, state.id), state)),

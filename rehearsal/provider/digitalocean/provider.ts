@@ -37,7 +37,7 @@ export const digitalOceanProvider = ({
     http_retry_wait_min: optional(number),
     http_retry_wait_max: optional(number),
   },
-  configure(config, environment, stopped) {
+  configure(config, environment, stopped, gone) {
     const known = environment ?? {
       DIGITALOCEAN_TOKEN: digitalocean.token,
       SPACES_ACCESS_KEY_ID: spaces.access_key_id,
@@ -58,6 +58,7 @@ export const digitalOceanProvider = ({
         access_key_id: setting(config.spaces_access_id, 'SPACES_ACCESS_KEY_ID'),
         secret_access_key: setting(config.spaces_secret_key, 'SPACES_SECRET_ACCESS_KEY'),
       },
+      gone,
     )
   },
   resources: {

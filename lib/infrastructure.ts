@@ -1,0 +1,266 @@
+// The platform's infrastructure as steps: a plan that is guarded, priced and kept, and the apply of that very plan.
+import { rmSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import * as z from 'zod'
+import { alreadyMade } from './adoption.ts'
+import { type AnyStep, type Drift, type Step, step, type Work } from './converge.ts'
+import type { Resource } from './cost.ts'
+import { Failure } from './failure.ts'
+import { readObject } from './spaces.ts'
+import {
+  argv,
+  clearStaleLock,
+  command,
+  inJson,
+  STATE_KEY,
+  type Terraform,
+  variablesOf,
+  withImports,
+} from './terraform.ts'
+
+// --- what a plan would touch -----------------------------------------------------------
+
+const resourceSchema: z.ZodType<Resource> = z.object({
+  address: z.string(),
+  type: z.string(),
+  values: z.record(z.string(), z.unknown()).default({}), // a data source that is yet to be read has none
+})
+const moduleSchema = z.object({ root_module: z.object({ resources: z.array(resourceSchema).default([]) }) })
+const attributes = z.record(z.string(), z.unknown()).nullish().default({})
+
+const planSchema = z.object({
+  planned_values: moduleSchema,
+  prior_state: z.object({ values: moduleSchema.optional() }).optional(),
+  resource_changes: z
+    .array(
+      z.object({
+        address: z.string(),
+        change: z.object({
+          actions: z.array(z.string()),
+          before: attributes,
+          after: attributes,
+          after_unknown: attributes,
+          importing: z.unknown().optional(),
+        }),
+      }),
+    )
+    .default([]),
+})
+type Plan = z.infer<typeof planSchema>
+
+/** One resource that a plan would touch. */
+export type Change = {
+  address: string
+  action: 'create' | 'update' | 'replace' | 'delete' | 'import'
+  /** names of the attributes that would change, for anything that is there already */
+  attributes: string[]
+}
+
+export type PlanDrift = Drift & { terraform: Terraform; file: string; changes: Change[] }
+
+/** @returns what a plan (from `terraform show -json`) would touch; reading data and doing nothing is left out */
+export function changesOf(plan: Pick<Plan, 'resource_changes'>): Change[] {
+  return plan.resource_changes.flatMap(({ address, change }): Change[] => {
+    const action = actionOf(change.actions.join('+'), change.importing !== undefined)
+    if (!action) return []
+    const before = change.before ?? {}
+    const after = change.after ?? {}
+    const differs = (name: string) =>
+      change.after_unknown?.[name] === true ||
+      JSON.stringify(before[name] ?? null) !== JSON.stringify(after[name] ?? null)
+    const names =
+      action === 'create' || action === 'delete' ? [] : [...new Set([...Object.keys(before), ...Object.keys(after)])]
+    return [{ address, action, attributes: names.filter(differs).sort() }]
+  })
+}
+
+function actionOf(actions: string, importing: boolean): Change['action'] | undefined {
+  if (actions === 'create+delete' || actions === 'delete+create') return 'replace'
+  if (actions === 'create' || actions === 'delete') return actions
+  if (importing) return 'import'
+  return actions === 'update' ? actions : undefined
+}
+
+export const changeLine = ({ action, address, attributes }: Change) =>
+  `${action} ${address}${attributes.length > 0 ? ` (${attributes.join(', ')})` : ''}`
+
+/** @returns the changes that a runbook may not make */
+export const forbidden = (changes: readonly Change[], allowed: (change: Change) => boolean) =>
+  changes.filter((change) => !allowed(change))
+
+/** What bootstrap may do: make things, take what was made, change it in place; never replace or remove anything. */
+export const onlyAddOrUpdate = ({ action }: Change) => action !== 'delete' && action !== 'replace'
+
+/** @returns whether a change makes just this one resource, or takes it as it is where it was made before */
+export const makes = (wanted: string) => (change: Change) =>
+  change.address === wanted &&
+  (change.action === 'create' || (change.action === 'import' && change.attributes.length === 0))
+
+// --- the steps -------------------------------------------------------------------------
+
+const plannedChange = z.object({ change: z.object({ action: z.string() }) })
+
+/** How often a plan is made again because what it would create turns out to be there. */
+const ROUNDS = 4
+
+/**
+ * Plans, and plans again with an import block for what the plan would create although it is there.
+ *
+ * @returns undefined when there is nothing to do
+ */
+async function makePlan(
+  opened: Terraform,
+  variables: string,
+  work: Work,
+): Promise<{ terraform: Terraform; file: string; plan: Plan } | undefined> {
+  const { run } = opened
+  const file = join(run.scratch, 'terraform.plan')
+  const found = new Map<string, string>()
+  for (let round = 1; ; round++) {
+    const terraform = found.size > 0 ? await withImports(opened, found) : opened
+    let touched = 0
+    await inJson(
+      terraform,
+      argv.plan({ variables, out: file, lock: run.locked() }),
+      (type, line) => {
+        if (type === 'planned_change' && plannedChange.parse(line).change.action !== 'read') touched++
+      },
+      900,
+    )
+    if (touched === 0 && found.size === 0) return undefined
+    const plan = planSchema.parse(JSON.parse((await command(terraform, argv.show(file), { shown: false })).stdout))
+    const created = plan.resource_changes.filter(({ change }) => change.actions.join() === 'create')
+    const more = await alreadyMade(
+      run,
+      created.map(({ address, change }) => ({ address, wanted: change.after ?? {} })),
+      work,
+    )
+    if (more.size === 0 || round === ROUNDS) return { terraform, file, plan }
+    for (const [address, id] of more) found.set(address, id)
+  }
+}
+
+/**
+ * @param options.open ready Terraform
+ * @param options.appsDirectory gitops/apps as it is on the repository's main branch
+ * @param options.allowed which changes the runbook may make; any other stops it with the list
+ * @param options.price what the plan's outcome costs: lines for people, and what to ask them before it is applied
+ * @returns the step that applies terraform/, from a saved plan: what was shown is what is applied
+ */
+export function terraformStep(options: {
+  title: string
+  open: () => Promise<Terraform>
+  /** called when something was applied: what was read of the outputs may be old */
+  onApplied?: () => void
+  appsDirectory: () => Promise<string>
+  allowed: (change: Change) => boolean
+  price?: (after: readonly Resource[], before: readonly Resource[]) => Promise<{ lines: string[]; confirm: string }>
+  needs?: readonly AnyStep[]
+}): Step<PlanDrift> {
+  const { title, open, allowed, price } = options
+  return step<PlanDrift>({
+    title,
+    check: async (work) => {
+      const [opened, appsDirectory] = await Promise.all([open(), options.appsDirectory()])
+      const { run } = opened
+      const variables = join(run.scratch, 'terraform.tfvars.json')
+      const given = { appsDirectory, importStateBucket: opened.state }
+      writeFileSync(variables, JSON.stringify(variablesOf(run.site, given), null, 2), { mode: 0o600 })
+      work.waitingFor(`${opened.program} plan`)
+      if (run.locked()) await clearStaleLock(opened)
+      const planned = await makePlan(opened, variables, work)
+      if (!planned) return undefined
+      const { terraform, file, plan } = planned
+      const changes = changesOf(plan)
+      const refused = forbidden(changes, allowed)
+      if (refused.length > 0)
+        throw new Failure({
+          found: `Terraform’s plan would touch what ${run.runbook} may not: ${refused.map(changeLine).join('; ')}`,
+          expected: 'nothing but what this runbook is for',
+          next: `./runbooks/bootstrap.mts --plan shows all that differs${refused.some(({ action }) => action === 'create') ? '; a customer whose record is missing is finished by ./runbooks/add-customer.mts with its name' : ''}`,
+        })
+      if (changes.length === 0) return undefined
+      const priced = await price?.(
+        plan.planned_values.root_module.resources,
+        plan.prior_state?.values?.root_module.resources ?? [],
+      )
+      return {
+        lines: [...changes.map(changeLine), ...(priced?.lines ?? [])],
+        ...(priced ? { confirm: priced.confirm } : {}),
+        terraform,
+        file,
+        changes,
+      }
+    },
+    apply: async ({ terraform, file, changes }, work) => {
+      await inJson(terraform, argv.apply(file), progress(changes.length, work), 3600)
+      rmSync(file, { force: true })
+      options.onApplied?.()
+    },
+  })
+}
+
+const hook = z.object({
+  hook: z.object({ resource: z.object({ addr: z.string() }), elapsed_seconds: z.number().optional() }),
+})
+
+/** Tells which resources are being worked on, and how many are done. */
+function progress(all: number, work: Work): (type: string, line: unknown) => void {
+  const running = new Map<string, number>()
+  let done = 0
+  return (type, line) => {
+    if (!/^apply_(start|progress|complete|errored)$/.test(type)) return
+    const { resource, elapsed_seconds = 0 } = hook.parse(line).hook
+    if (type === 'apply_start' || type === 'apply_progress') running.set(resource.addr, elapsed_seconds)
+    else running.delete(resource.addr)
+    if (type === 'apply_complete') done++
+    const names = [...running].map(([address, seconds]) => (seconds ? `${address} (${seconds} s)` : address))
+    work.waitingFor(`${done} of ${all} done${names.length > 0 ? `; now ${names.join(', ')}` : ''}`)
+  }
+}
+
+type Unfinished = Drift & { addresses: string[] }
+
+const stateSchema = z.object({
+  values: z
+    .object({
+      root_module: z.object({
+        resources: z.array(z.object({ address: z.string(), tainted: z.boolean().optional() })).default([]),
+      }),
+    })
+    .optional(),
+})
+
+/**
+ * A creation that was interrupted may leave its resource marked (tainted), and Terraform would replace it: with a
+ * droplet that is refused. What was made is taken as it is; the plan then tells how it differs.
+ */
+export function finishedStep(
+  open: () => Promise<Terraform>,
+  { needs }: { needs?: readonly AnyStep[] } = {},
+): Step<Unfinished> {
+  return step<Unfinished>({
+    title: 'no resource was left half made',
+    ...(needs ? { needs } : {}),
+    check: async () => {
+      const terraform = await open()
+      const { run, state } = terraform
+      if (!state) return undefined
+      // Asking Terraform takes much longer than looking whether there is anything to ask about.
+      const text = await readObject(await run.spaces(), run.site.buckets.state, STATE_KEY)
+      if (!text?.includes('"tainted"')) return undefined
+      const shown = await command(terraform, argv.show(), { shown: false })
+      const { values } = stateSchema.parse(JSON.parse(shown.stdout))
+      const addresses =
+        values?.root_module.resources.filter(({ tainted }) => tainted).map(({ address }) => address) ?? []
+      return addresses.length > 0
+        ? { lines: addresses.map((address) => `take ${address} as it is`), addresses }
+        : undefined
+    },
+    apply: async ({ addresses }) => {
+      const terraform = await open()
+      await clearStaleLock(terraform)
+      for (const address of addresses) await command(terraform, argv.untaint(address))
+    },
+  })
+}

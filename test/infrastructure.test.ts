@@ -1,0 +1,71 @@
+// What a plan would touch, and what a runbook may not.
+import { test } from 'uvu'
+import * as assert from 'uvu/assert'
+import { changeLine, changesOf, forbidden, makes, onlyAddOrUpdate } from '../lib/infrastructure.ts'
+
+type Values = Record<string, unknown> | null
+
+const change = (address: string, actions: string[], before: Values = null, after: Values = null, more = {}) => ({
+  address,
+  change: { actions, before, after, after_unknown: {}, ...more },
+})
+const plan = (...resource_changes: ReturnType<typeof change>[]) => ({ resource_changes })
+
+test('what a plan touches: creation, update by attribute, replacement, import; not reading, not nothing', () => {
+  const changes = changesOf(
+    plan(
+      change('a.new', ['create']),
+      change('a.resized', ['update'], { size: 1, name: 'x' }, { size: 2, name: 'x' }),
+      change('a.replaced', ['delete', 'create'], { region: 'nyc3' }, { region: 'ams3' }),
+      change('a.replaced_later', ['create', 'delete'], { region: 'nyc3' }, { region: 'ams3' }),
+      change('a.gone', ['delete']),
+      change('a.imported', ['no-op'], {}, {}, { importing: { id: 'x' } }),
+      change('a.renamed', ['update'], { name: 'x' }, { name: 'y' }, { importing: { id: 'x' } }),
+      change('a.same', ['no-op']),
+      change('data.read', ['read']),
+    ),
+  )
+  assert.equal(changes.map(changeLine), [
+    'create a.new',
+    'update a.resized (size)',
+    'replace a.replaced (region)',
+    'replace a.replaced_later (region)',
+    'delete a.gone',
+    'import a.imported',
+    'import a.renamed (name)',
+  ])
+})
+
+test('an attribute that is only known after apply counts as changed', () => {
+  const [update] = changesOf(
+    plan(change('a.b', ['update'], { id: '1', ip: 'x' }, { id: '1' }, { after_unknown: { ip: true } })),
+  )
+  assert.equal(update?.attributes, ['ip'])
+})
+
+test('bootstrap may add and update, and nothing else', () => {
+  const changes = changesOf(
+    plan(change('a', ['create']), change('b', ['update']), change('c', ['delete']), change('d', ['delete', 'create'])),
+  )
+  assert.equal(
+    forbidden(changes, onlyAddOrUpdate).map(({ address }) => address),
+    ['c', 'd'],
+  )
+})
+
+test('a runbook for one resource may make it, or take it as it is; nothing else, and no other', () => {
+  const importing = { importing: { id: 'x' } }
+  const changes = changesOf(
+    plan(
+      change('a.mine', ['create']),
+      change('a.mine', ['no-op'], {}, {}, importing),
+      change('a.mine', ['update'], { content: 'x' }, { content: 'y' }, importing),
+      change('a.mine', ['update'], { content: 'x' }, { content: 'y' }),
+      change('a.mine', ['delete']),
+      change('a.other', ['create']),
+    ),
+  )
+  assert.equal(forbidden(changes, makes('a.mine')), changes.slice(2))
+})
+
+test.run()
