@@ -6,6 +6,7 @@ import type { Work } from './converge.ts'
 import { Failure } from './failure.ts'
 import { askCloudflare, askDigitalocean, type Providers, unlessMissing } from './provider-api.ts'
 import type { Run } from './run.ts'
+import { giteaDroplet } from './site.ts'
 import { bucketExists } from './spaces.ts'
 
 type Values = Record<string, unknown>
@@ -95,21 +96,39 @@ const recordsSchema = z.object({
   result: z.array(z.object({ id: z.string(), type: z.string(), content: z.string() })),
 })
 
-/** A record that says something else is somebody's, and not for a runbook to take. */
+async function addressRecords(run: Run, name: string) {
+  const path = `/zones/${run.site.cloudflare_zone_id}/dns_records?name=${name}`
+  const { result } = recordsSchema.parse(await askCloudflare(run, path))
+  return result.filter(({ type }) => /^(A|AAAA|CNAME)$/.test(type))
+}
+
 const dnsRecord: Finder = async (run, wanted) => {
-  const [name, type, content] = [text(wanted, 'name'), text(wanted, 'type'), text(wanted, 'content')]
-  const zone = run.site.cloudflare_zone_id
-  const { result } = recordsSchema.parse(await askCloudflare(run, `/zones/${zone}/dns_records?name=${name}`))
-  const same = result.find((record) => record.type === type && record.content === content)
-  if (same) return `${zone}/${same.id}`
-  const other = result.find((record) => /^(A|AAAA|CNAME)$/.test(record.type))
-  if (other && content)
-    throw new Failure({
-      found: `${name} is in DNS already, as ${other.type} ${other.content}`,
-      expected: `no such record, or ${type} ${content}`,
-      next: 'remove it at Cloudflare, if nobody needs it',
-    })
-  return undefined
+  const records = await addressRecords(run, text(wanted, 'name'))
+  const same = records.find(({ type, content }) => type === wanted.type && content === wanted.content)
+  return same && `${run.site.cloudflare_zone_id}/${same.id}`
+}
+
+const reservedSchema = z.looseObject({ ip: z.string(), droplet: z.looseObject({ name: z.string() }).nullish() })
+
+/** It has no name. Ours is the one that the droplet has, or that DNS says is Git's. */
+const reservedIp: Finder = async (run) => {
+  const [listed, records] = await Promise.all([
+    list(run, '/v2/reserved_ips', 'reserved_ips'),
+    addressRecords(run, `git.${run.site.domain}`),
+  ])
+  return listed
+    .map((one) => reservedSchema.parse(one))
+    .find(
+      ({ ip, droplet }) => droplet?.name === giteaDroplet(run.site) || records.some(({ content }) => content === ip),
+    )?.ip
+}
+
+const reservedIpAssignment: Finder = async (run, wanted) => {
+  const [ip, droplet] = [text(wanted, 'ip_address'), Number(wanted.droplet_id)]
+  const assigned = z.object({ reserved_ip: z.object({ droplet: z.object({ id: z.number() }).nullish() }) })
+  if (!ip || !droplet) return undefined
+  const { reserved_ip } = assigned.parse(await askDigitalocean(run, `/v2/reserved_ips/${ip}`))
+  return reserved_ip.droplet?.id === droplet ? `${ip},${droplet}` : undefined
 }
 
 const bucket: Finder = async (run, wanted) =>
@@ -117,7 +136,7 @@ const bucket: Finder = async (run, wanted) =>
     ? `${text(wanted, 'region')},${text(wanted, 'name')}`
     : undefined
 
-/** What can be found again, by its type. Anything else is made without a name, or making it twice does no harm. */
+/** What can be found again, by its type. Of anything else, making it twice does no harm. */
 const FINDERS: Record<string, Finder> = {
   cloudflare_dns_record: dnsRecord,
   digitalocean_database_cluster: listed('/v2/databases', 'databases', ({ status }) => status === 'online'),
@@ -130,25 +149,46 @@ const FINDERS: Record<string, Finder> = {
     'kubernetes_clusters',
     ({ status }) => z.object({ state: z.string() }).safeParse(status).data?.state === 'running',
   ),
+  digitalocean_reserved_ip: reservedIp,
+  digitalocean_reserved_ip_assignment: reservedIpAssignment,
   digitalocean_spaces_bucket: bucket,
   digitalocean_ssh_key: sshKey,
   digitalocean_vpc: listed('/v2/vpcs', 'vpcs'),
 }
 
+/** What a plan would create: the resource's address, and the values it would have. */
+export type Creation = { address: string; wanted: Values }
+
+const typeOf = ({ address }: Creation) => address.split('.')[0] ?? ''
+
+/** Throws a Failure for a name that is in DNS already: what it says is somebody's, and not for a runbook to take. */
+export async function requireFreeNames(run: Run, creations: readonly Creation[]): Promise<void> {
+  const records = creations.filter((creation) => typeOf(creation) === 'cloudflare_dns_record')
+  await Promise.all(
+    records.map(async ({ wanted }) => {
+      const [name, content] = [text(wanted, 'name'), text(wanted, 'content')]
+      const [other] = await addressRecords(run, name)
+      if (other)
+        throw new Failure({
+          found: `${name} is in DNS already, as ${other.type} ${other.content}`,
+          expected: `no such record${content ? `, or ${text(wanted, 'type')} ${content}` : ''}`,
+          next: 'remove it at Cloudflare, if nobody needs it',
+        })
+    }),
+  )
+}
+
 /**
- * @param creations what a plan would create: address, and the values it would have
  * @returns those that are there already: the id for Terraform's import, by address
  */
-export async function alreadyMade(
-  run: Run,
-  creations: readonly { address: string; wanted: Values }[],
-  work: Work,
-): Promise<Map<string, string>> {
+export async function alreadyMade(run: Run, creations: readonly Creation[], work: Work): Promise<Map<string, string>> {
   const found = await Promise.all(
-    creations.map(async ({ address, wanted }): Promise<[string, string | undefined]> => {
-      const type = address.split('.')[0] ?? ''
-      return [address, await FINDERS[type]?.(run, wanted, work)]
-    }),
+    creations.map(
+      async (creation): Promise<[string, string | undefined]> => [
+        creation.address,
+        await FINDERS[typeOf(creation)]?.(run, creation.wanted, work),
+      ],
+    ),
   )
   return new Map(found.filter((entry): entry is [string, string] => entry[1] !== undefined))
 }

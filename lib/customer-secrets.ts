@@ -29,7 +29,7 @@ export function readSecrets(directory: string, customer: string): CustomerSecret
       next: `look at it; if it cannot be mended: rm ${file}, and the next run makes new ones`,
     })
   if (!existsSync(file))
-    throw new Failure({ found: `${file} is not there`, next: './runbooks/add-customer.mts', notYet: true })
+    throw new Failure({ found: `${file} is not there`, next: `./runbooks/add-customer.mts ${customer}`, notYet: true })
   let content: unknown
   try {
     content = JSON.parse(readFileSync(file, 'utf8'))
@@ -44,13 +44,18 @@ export function readSecrets(directory: string, customer: string): CustomerSecret
   }
 }
 
-export const secretsStep = (directory: string, customer: string): Step => {
+/** @param isCustomer whether the customer is there already, and so has secrets, though not on this machine */
+export const secretsStep = (directory: string, customer: string, isCustomer: () => Promise<boolean>): Step => {
   const file = secretsFile(directory, customer)
   return step<Drift>({
     title: `secrets of ${customer} are kept`,
     needs: [],
     check: async () => {
-      if (!existsSync(file)) return { lines: [`make a database password and a JWT secret: ${file}`] }
+      if (!existsSync(file)) {
+        const lines = [`make a database password and a JWT secret: ${file}`]
+        const confirm = `${customer} is there already, but its secrets are not on this machine. New ones end its users’ sessions, and the copy on another machine will be wrong. Make new ones?`
+        return (await isCustomer()) ? { lines, confirm } : { lines }
+      }
       readSecrets(directory, customer)
       const mode = statSync(file).mode & 0o777
       return mode === 0o600 ? undefined : { lines: [`chmod 600 ${file}, which is 0${mode.toString(8)}`] }

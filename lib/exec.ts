@@ -16,7 +16,7 @@ export type Command = {
   cwd?: string
   /** standard input; without it the child reads an empty one */
   input?: string
-  /** seconds until it is ended and the command fails; 600 unless told */
+  /** seconds until it is ended, or if it outlives us asked to finish, and the command fails; 600 unless told */
   timeout?: number
   /** called with each line of standard output as it comes */
   onLine?: (line: string) => void
@@ -107,6 +107,7 @@ export function createExec(options: {
     let timedOut = false
     const timer = setTimeout(() => {
       timedOut = true
+      if (outlives !== undefined) return interrupt() // it has to write down what it has made
       end('SIGTERM')
       setTimeout(terminate, 10_000).unref()
     }, timeout * 1000)

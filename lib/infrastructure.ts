@@ -1,10 +1,12 @@
 // The platform's infrastructure as steps: a plan that is guarded, priced and kept, and the apply of that very plan.
-import { rmSync, writeFileSync } from 'node:fs'
+import { mkdirSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { stringify } from 'yaml'
 import * as z from 'zod'
-import { alreadyMade } from './adoption.ts'
+import { alreadyMade, requireFreeNames } from './adoption.ts'
 import { type AnyStep, type Drift, type Step, step, type Work } from './converge.ts'
 import type { Resource } from './cost.ts'
+import { namesOf } from './customers.ts'
 import { Failure } from './failure.ts'
 import { readObject } from './spaces.ts'
 import {
@@ -25,7 +27,10 @@ const resourceSchema: z.ZodType<Resource> = z.object({
   type: z.string(),
   values: z.record(z.string(), z.unknown()).default({}), // a data source that is yet to be read has none
 })
-const moduleSchema = z.object({ root_module: z.object({ resources: z.array(resourceSchema).default([]) }) })
+const moduleSchema = z.object({
+  // A module of its own would be neither guarded nor priced.
+  root_module: z.object({ resources: z.array(resourceSchema).default([]), child_modules: z.never().optional() }),
+})
 const attributes = z.record(z.string(), z.unknown()).nullish().default({})
 
 const planSchema = z.object({
@@ -35,6 +40,7 @@ const planSchema = z.object({
     .array(
       z.object({
         address: z.string(),
+        previous_address: z.string().optional(),
         change: z.object({
           actions: z.array(z.string()),
           before: attributes,
@@ -45,13 +51,15 @@ const planSchema = z.object({
       }),
     )
     .default([]),
+  output_changes: z.record(z.string(), z.object({ actions: z.array(z.string()) })).default({}),
+  action_invocations: z.never().optional(),
 })
 type Plan = z.infer<typeof planSchema>
 
 /** One resource that a plan would touch. */
 export type Change = {
   address: string
-  action: 'create' | 'update' | 'replace' | 'delete' | 'import'
+  action: 'create' | 'update' | 'replace' | 'delete' | 'import' | 'other'
   /** names of the attributes that would change, for anything that is there already */
   attributes: string[]
 }
@@ -60,8 +68,8 @@ export type PlanDrift = Drift & { terraform: Terraform; file: string; changes: C
 
 /** @returns what a plan (from `terraform show -json`) would touch; reading data and doing nothing is left out */
 export function changesOf(plan: Pick<Plan, 'resource_changes'>): Change[] {
-  return plan.resource_changes.flatMap(({ address, change }): Change[] => {
-    const action = actionOf(change.actions.join('+'), change.importing !== undefined)
+  return plan.resource_changes.flatMap(({ address, previous_address, change }): Change[] => {
+    const action = actionOf(change.actions.join('+'), change.importing !== undefined, previous_address !== undefined)
     if (!action) return []
     const before = change.before ?? {}
     const after = change.after ?? {}
@@ -74,9 +82,12 @@ export function changesOf(plan: Pick<Plan, 'resource_changes'>): Change[] {
   })
 }
 
-function actionOf(actions: string, importing: boolean): Change['action'] | undefined {
+/** Whatever is not known here, such as that a resource is moved or forgotten, is 'other', which no runbook may do. */
+function actionOf(actions: string, importing: boolean, moved: boolean): Change['action'] | undefined {
+  if (moved) return 'other'
   if (actions === 'create+delete' || actions === 'delete+create') return 'replace'
   if (actions === 'create' || actions === 'delete') return actions
+  if (actions !== 'no-op' && actions !== 'update' && actions !== 'read') return 'other'
   if (importing) return 'import'
   return actions === 'update' ? actions : undefined
 }
@@ -89,7 +100,7 @@ export const forbidden = (changes: readonly Change[], allowed: (change: Change) 
   changes.filter((change) => !allowed(change))
 
 /** What bootstrap may do: make things, take what was made, change it in place; never replace or remove anything. */
-export const onlyAddOrUpdate = ({ action }: Change) => action !== 'delete' && action !== 'replace'
+export const onlyAddOrUpdate = ({ action }: Change) => action === 'create' || action === 'import' || action === 'update'
 
 /** @returns whether a change makes just this one resource, or takes it as it is where it was made before */
 export const makes = (wanted: string) => (change: Change) =>
@@ -99,6 +110,7 @@ export const makes = (wanted: string) => (change: Change) =>
 // --- the steps -------------------------------------------------------------------------
 
 const plannedChange = z.object({ change: z.object({ action: z.string() }) })
+const plannedOutputs = z.object({ outputs: z.record(z.string(), z.object({ action: z.string().optional() })) })
 
 /** How often a plan is made again because what it would create turns out to be there. */
 const ROUNDS = 4
@@ -124,18 +136,21 @@ async function makePlan(
       argv.plan({ variables, out: file, lock: run.locked() }),
       (type, line) => {
         if (type === 'planned_change' && plannedChange.parse(line).change.action !== 'read') touched++
+        if (type === 'outputs')
+          for (const { action } of Object.values(plannedOutputs.parse(line).outputs)) if (action !== 'noop') touched++
       },
       900,
     )
     if (touched === 0 && found.size === 0) return undefined
     const plan = planSchema.parse(JSON.parse((await command(terraform, argv.show(file), { shown: false })).stdout))
-    const created = plan.resource_changes.filter(({ change }) => change.actions.join() === 'create')
-    const more = await alreadyMade(
-      run,
-      created.map(({ address, change }) => ({ address, wanted: change.after ?? {} })),
-      work,
+    const creations = plan.resource_changes.flatMap(({ address, change }) =>
+      change.actions.join() === 'create' ? [{ address, wanted: change.after ?? {} }] : [],
     )
-    if (more.size === 0 || round === ROUNDS) return { terraform, file, plan }
+    const more = await alreadyMade(run, creations, work)
+    if (more.size === 0 || round === ROUNDS) {
+      await requireFreeNames(run, creations)
+      return { terraform, file, plan }
+    }
     for (const [address, id] of more) found.set(address, id)
   }
 }
@@ -167,19 +182,18 @@ export function terraformStep(options: {
       const given = { appsDirectory, importStateBucket: opened.state }
       writeFileSync(variables, JSON.stringify(variablesOf(run.site, given), null, 2), { mode: 0o600 })
       work.waitingFor(`${opened.program} plan`)
-      if (run.locked()) await clearStaleLock(opened)
+      if (run.locked()) await clearStaleLock(opened, work)
       const planned = await makePlan(opened, variables, work)
       if (!planned) return undefined
       const { terraform, file, plan } = planned
       const changes = changesOf(plan)
       const refused = forbidden(changes, allowed)
-      if (refused.length > 0)
-        throw new Failure({
-          found: `Terraform’s plan would touch what ${run.runbook} may not: ${refused.map(changeLine).join('; ')}`,
-          expected: 'nothing but what this runbook is for',
-          next: `./runbooks/bootstrap.mts --plan shows all that differs${refused.some(({ action }) => action === 'create') ? '; a customer whose record is missing is finished by ./runbooks/add-customer.mts with its name' : ''}`,
-        })
-      if (changes.length === 0) return undefined
+      if (refused.length > 0) throw refusal(run.runbook, refused)
+      const outputs = Object.entries(plan.output_changes).filter(([, { actions }]) => actions.join() !== 'no-op')
+      if (changes.length === 0)
+        return outputs.length === 0
+          ? undefined
+          : { lines: [`write the outputs ${outputs.map(([name]) => name).join(', ')}`], terraform, file, changes }
       const priced = await price?.(
         plan.planned_values.root_module.resources,
         plan.prior_state?.values?.root_module.resources ?? [],
@@ -197,6 +211,23 @@ export function terraformStep(options: {
       rmSync(file, { force: true })
       options.onApplied?.()
     },
+  })
+}
+
+const CUSTOMER_RECORD = /^cloudflare_dns_record\.customer\["(.+)"\]$/
+
+function refusal(runbook: string, refused: readonly Change[]): Failure {
+  const next = refused.flatMap(({ action, address }) => {
+    const customer = CUSTOMER_RECORD.exec(address)?.[1]
+    if (customer && action === 'create') return [`./runbooks/add-customer.mts ${customer}, which finishes it`]
+    if (customer && action === 'delete')
+      return [`put gitops/apps/customer-${customer} back: a customer is not removed by removing its folder`]
+    return []
+  })
+  return new Failure({
+    found: `Terraform’s plan would touch what ${runbook} may not: ${refused.map(changeLine).join('; ')}`,
+    expected: 'nothing but what this runbook is for',
+    next: next[0] ?? './runbooks/bootstrap.mts --plan, which shows all that differs',
   })
 }
 
@@ -219,17 +250,45 @@ function progress(all: number, work: Work): (type: string, line: unknown) => voi
   }
 }
 
-type Unfinished = Drift & { addresses: string[] }
-
 const stateSchema = z.object({
   values: z
     .object({
       root_module: z.object({
-        resources: z.array(z.object({ address: z.string(), tainted: z.boolean().optional() })).default([]),
+        resources: z
+          .array(
+            z.object({
+              address: z.string(),
+              tainted: z.boolean().optional(),
+              values: z.looseObject({ name: z.string().optional() }).default({}),
+            }),
+          )
+          .default([]),
       }),
     })
     .optional(),
 })
+
+async function stateOf(terraform: Terraform) {
+  const { stdout } = await command(terraform, argv.show(), { shown: false })
+  return stateSchema.parse(JSON.parse(stdout)).values?.root_module.resources ?? []
+}
+
+/** @returns a folder like gitops/apps with the customers whose records Terraform has made */
+export async function customersInState(terraform: Terraform): Promise<string> {
+  const directory = join(terraform.run.scratch, 'apps-in-state')
+  mkdirSync(directory, { recursive: true })
+  for (const { address, values } of terraform.state ? await stateOf(terraform) : []) {
+    const customer = CUSTOMER_RECORD.exec(address)?.[1]
+    if (!customer) continue
+    const { slug } = namesOf(customer)
+    const subdomain = values.name?.split('.')[0] ?? customer
+    mkdirSync(join(directory, slug), { recursive: true })
+    writeFileSync(join(directory, slug, 'values.yaml'), stringify({ customer, subdomain }))
+  }
+  return directory
+}
+
+type Unfinished = Drift & { addresses: string[] }
 
 /**
  * A creation that was interrupted may leave its resource marked (tainted), and Terraform would replace it: with a
@@ -249,17 +308,14 @@ export function finishedStep(
       // Asking Terraform takes much longer than looking whether there is anything to ask about.
       const text = await readObject(await run.spaces(), run.site.buckets.state, STATE_KEY)
       if (!text?.includes('"tainted"')) return undefined
-      const shown = await command(terraform, argv.show(), { shown: false })
-      const { values } = stateSchema.parse(JSON.parse(shown.stdout))
-      const addresses =
-        values?.root_module.resources.filter(({ tainted }) => tainted).map(({ address }) => address) ?? []
+      const addresses = (await stateOf(terraform)).filter(({ tainted }) => tainted).map(({ address }) => address)
       return addresses.length > 0
         ? { lines: addresses.map((address) => `take ${address} as it is`), addresses }
         : undefined
     },
-    apply: async ({ addresses }) => {
+    apply: async ({ addresses }, work) => {
       const terraform = await open()
-      await clearStaleLock(terraform)
+      await clearStaleLock(terraform, work)
       for (const address of addresses) await command(terraform, argv.untaint(address))
     },
   })

@@ -3,7 +3,7 @@ import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { type Drift, type Step, step } from './converge.ts'
 import { writeWhole } from './files.ts'
-import type { Site } from './site.ts'
+import { giteaDroplet, type Site } from './site.ts'
 import { renderTemplate } from './templates.ts'
 import type { Outputs } from './terraform.ts'
 
@@ -11,7 +11,7 @@ import type { Outputs } from './terraform.ts'
 export const inventoryFile = (site: Site) => join(site.directory, 'inventory.ini')
 
 export const renderInventory = (site: Site, { gitea }: Pick<Outputs, 'gitea'>) =>
-  renderTemplate('inventory.ini', { name: `${site.name}-gitea`, domain: site.domain, gitea })
+  renderTemplate('inventory.ini', { name: giteaDroplet(site), domain: site.domain, gitea })
 
 export function inventoryStep(site: Site, outputs: () => Promise<Outputs>): Step {
   const file = inventoryFile(site)

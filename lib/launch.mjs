@@ -74,8 +74,8 @@ async function build(wanted) {
   })
   for (const old of readdirSync(cache)) {
     const path = join(cache, old)
-    if (path !== folder && Date.now() - statSync(path).mtimeMs > 86_400_000)
-      rmSync(path, { recursive: true, force: true })
+    const made = statSync(path, { throwIfNoEntry: false })?.mtimeMs ?? Date.now() // another build has renamed its own
+    if (path !== folder && Date.now() - made > 86_400_000) rmSync(path, { recursive: true, force: true })
   }
   try {
     renameSync(folder, dirname(wanted))

@@ -11,7 +11,7 @@ import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import * as z from 'zod'
 import { EXIT, Failure } from './failure.ts'
-import { isRunning } from './process.ts'
+import { identityOf, isRunning } from './process.ts'
 import { listKeys, readObject, removeObject, type Spaces, writeObject } from './spaces.ts'
 
 const PREFIX = 'lock/'
@@ -19,11 +19,15 @@ const PREFIX = 'lock/'
 const BEAT = 5
 /** Seconds after which a holder that wrote nothing is taken for dead: several beats, for a slow network. */
 const LEASE = 45
+/** Seconds after which a holder that cannot write stops by itself, well before somebody else takes over. */
+const GRACE = 25
 
 const holderSchema = z.object({
   who: z.string(),
   machine: z.string(),
   pid: z.number(),
+  started: z.string(),
+  id: z.string(),
   runbook: z.string(),
   since: z.string(),
   beat: z.number(),
@@ -40,7 +44,8 @@ const describe = ({ who, runbook, since, pid }: Holder) => `${who}, running ${ru
  * @param options.directory the site's folder on this machine, where the machine's own name for itself is kept
  * @param options.wait seconds to wait for another holder
  * @param options.onWaiting told whom it waits for, whenever that changes
- * @param options.onLost called when another run has passed this one by, because it seemed dead
+ * @param options.onLost called with the reason when the lock is no longer this run's: it cannot be renewed, or another
+ *   run has passed this one by because it seemed dead
  * @returns the lock; throws a Failure with exit 75 that names the holder when it is still held after the wait
  */
 export async function takeLock(
@@ -52,7 +57,7 @@ export async function takeLock(
     wait: number
     signal: AbortSignal
     onWaiting: (holder: string) => void
-    onLost: (by: string) => void
+    onLost: (reason: string) => void
     lease?: number
   },
 ): Promise<Lock> {
@@ -61,7 +66,8 @@ export async function takeLock(
   const me: Holder = {
     who: `${userInfo().username}@${hostname()}`,
     machine,
-    pid: process.pid,
+    ...identityOf(process.pid),
+    id: randomUUID(),
     runbook,
     since: new Date().toISOString().replace(/\.\d+Z$/, 'Z'),
     beat: 0,
@@ -74,10 +80,12 @@ export async function takeLock(
     const [number, text] = await newest(spaces, bucket)
     if (text !== watched.text) watched = { text, since: performance.now() }
     const holder = text ? holderSchema.safeParse(JSON.parse(text)).data : undefined
+    // Our own write may have taken effect although its answer was lost.
+    if (holder?.id === me.id) return hold(spaces, bucket, number, me, onLost)
     const free =
       !holder ||
       holder.released ||
-      (holder.machine === machine && !isRunning(holder.pid)) ||
+      (holder.machine === machine && !isRunning(holder)) ||
       performance.now() - watched.since > lease * 1000
     if (free) {
       if (await takeNumber(spaces, bucket, number + 1, me)) return hold(spaces, bucket, number + 1, me, onLost)
@@ -123,29 +131,37 @@ async function takeNumber(spaces: Spaces, bucket: string, number: number, me: Ho
   return mine
 }
 
-function hold(spaces: Spaces, bucket: string, number: number, me: Holder, onLost: (by: string) => void): Lock {
+function hold(spaces: Spaces, bucket: string, number: number, me: Holder, onLost: (reason: string) => void): Lock {
   let holder = me
   let writing = Promise.resolve()
+  let written = performance.now()
+  const lose = (reason: string) => {
+    clearInterval(timer)
+    onLost(reason)
+  }
   const beat = async () => {
+    const began = performance.now()
     try {
       const [highest, text] = await newest(spaces, bucket)
       if (highest > number) {
-        clearInterval(timer)
         const other = holderSchema.safeParse(JSON.parse(text)).data
-        return onLost(other ? describe(other) : `lock ${highest}`)
+        return lose(`the lock was taken over by ${other ? describe(other) : `lock ${highest}`}`)
       }
       holder = { ...holder, beat: holder.beat + 1 }
       await writeObject(spaces, bucket, keyOf(number), JSON.stringify(holder))
-    } catch {} // the next beat tries again; a bucket out of reach fails the steps themselves
+      written = began
+    } catch {} // the next beat tries again
   }
   const timer = setInterval(() => {
+    if (performance.now() - written > GRACE * 1000)
+      return lose(`the lock could not be renewed for ${GRACE} s, after which another run may take it`)
     writing = writing.then(beat)
   }, BEAT * 1000)
   timer.unref()
   return {
     release: async () => {
       clearInterval(timer)
-      await writing
+      await Promise.race([writing, sleep(BEAT * 1000, undefined, { ref: false })])
       await writeObject(spaces, bucket, keyOf(number), JSON.stringify({ ...holder, released: true }))
     },
   }

@@ -3,6 +3,7 @@ import { join } from 'node:path'
 import { billLines, monthlyCost, type Resource, total } from './cost.ts'
 import { type Customer, readCustomers } from './customers.ts'
 import { Failure } from './failure.ts'
+import { customersInState } from './infrastructure.ts'
 import type { Server } from './postgres.ts'
 import { dropletPrices } from './provider-api.ts'
 import { openRepository, type Repository } from './repository.ts'
@@ -38,24 +39,27 @@ export function openPlatform(run: Run): Platform {
 }
 
 /**
- * The customers' folder for a first bootstrap: the repository may be empty then, or not be reachable since its host is
- * what is to be made. Should it only be out of reach, the plan would take customers' records away, which the guard
- * refuses.
+ * The customers' folder for bootstrap: the repository may be empty at first, or not be reachable since its host is what
+ * is to be made or mended. Then the customers stay as Terraform knows them.
  */
-export const appsDirectoryAtFirst = (run: Run, platform: Platform) =>
-  once(async () => {
-    const fromCheckout = join(ROOT, 'gitops', 'apps')
-    try {
-      if (!(await platform.repository.head())) return fromCheckout
-    } catch {
-      run.emit({
-        event: 'warning',
-        text: `the repository ${run.site.repository} does not answer yet, so the customers are taken from this checkout`,
-      })
-      return fromCheckout
-    }
-    return await platform.appsDirectory()
+export function appsDirectoryAtFirst(run: Run, platform: Platform): () => Promise<string> {
+  const lastKnown = once(async () => {
+    run.emit({
+      event: 'warning',
+      text: `the repository ${run.site.repository} does not answer, so the customers’ records stay as they are`,
+    })
+    return customersInState(await platform.terraform())
   })
+  return async () => {
+    let head: string | undefined
+    try {
+      head = await platform.repository.head()
+    } catch {
+      return lastKnown()
+    }
+    return head ? platform.appsDirectory() : join(ROOT, 'gitops', 'apps')
+  }
+}
 
 /** @returns the bill of a plan's outcome, and what to ask before it is applied; throws above the budget */
 export async function pricePlan(run: Run, after: readonly Resource[], before: readonly Resource[]) {

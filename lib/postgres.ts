@@ -78,6 +78,10 @@ export async function roleFacts(client: pg.Client, role: string): Promise<RoleFa
   return rows[0]?.facts
 }
 
+/** @returns whether the server has the role */
+export const roleExists = async (administrator: Administrator, role: string): Promise<boolean> =>
+  (await withPostgres(await administrator(), (client) => roleFacts(client, role))) !== undefined
+
 /** @returns the statements that make the role what it should be; none when it is */
 export function roleStatements(role: string, connectionLimit: number, facts: RoleFacts | undefined): string[] {
   const name = quoteName(role)

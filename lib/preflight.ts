@@ -5,7 +5,7 @@ import { Failure } from './failure.ts'
 import type { Platform } from './platform.ts'
 import { connectionFacts, withPostgres } from './postgres.ts'
 import { ApiError, account, dropletCount, monthToDateUsage, zone } from './provider-api.ts'
-import { checkoutProblems } from './repository.ts'
+import { requireCleanCheckout, requireUpToDate } from './repository.ts'
 import type { Run } from './run.ts'
 import type { Precondition } from './runbook.ts'
 import { isStatus, listBuckets } from './spaces.ts'
@@ -20,15 +20,10 @@ export const terraformPrecondition = (run: Run): Precondition => ({
 })
 
 export const checkoutPrecondition = ({ repository }: Platform): Precondition => ({
-  title: 'the checkout is clean',
+  title: 'the checkout is clean and up to date',
   check: async () => {
-    const [problem] = await checkoutProblems(repository)
-    if (problem)
-      throw new Failure({
-        found: problem,
-        expected: 'a checkout whose state is committed, so that others can have it too',
-        next: 'git status',
-      })
+    await requireCleanCheckout(repository)
+    await requireUpToDate(repository)
   },
 })
 

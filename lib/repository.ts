@@ -3,7 +3,7 @@
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { type AnyStep, type Drift, type Step, step } from './converge.ts'
-import type { Output } from './exec.ts'
+import type { Command, Output } from './exec.ts'
 import { Failure } from './failure.ts'
 import { once, type Run } from './run.ts'
 import { ROOT } from './site.ts'
@@ -12,12 +12,17 @@ const BRANCH = 'main'
 /** How often a push is tried again when somebody else was quicker. */
 const ATTEMPTS = 8
 
+const committerOf = ({ site }: Run) => ({
+  GIT_COMMITTER_NAME: 'LunarFront runbooks',
+  GIT_COMMITTER_EMAIL: `runbooks@${site.domain}`,
+})
+
 /** Git, without questions, hooks or signatures of the operator's own, and in English. */
 function git(
   run: Run,
   directory: string,
   args: string[],
-  options: { codes?: number[]; next?: string } = {},
+  { env = {}, ...options }: Pick<Command, 'codes' | 'next' | 'env'> = {},
 ): Promise<Output> {
   return run.exec({
     argv: ['git', '-c', 'core.hooksPath=/dev/null', '-c', 'commit.gpgSign=false', ...args],
@@ -26,8 +31,8 @@ function git(
       GIT_TERMINAL_PROMPT: '0',
       GIT_SSH_COMMAND: 'ssh -o BatchMode=yes',
       LC_ALL: 'C',
-      GIT_COMMITTER_NAME: 'LunarFront runbooks',
-      GIT_COMMITTER_EMAIL: `runbooks@${run.site.domain}`,
+      ...committerOf(run),
+      ...env,
     },
     timeout: 300,
     ...options,
@@ -116,17 +121,60 @@ export function openRepository(run: Run): Repository {
   }
 }
 
-/** @returns what keeps the operator's checkout from being what everybody has */
-export async function checkoutProblems({ run, checkout }: Repository): Promise<string[]> {
+/** Throws a Failure when the operator's checkout is not what everybody has, or could have. */
+export async function requireCleanCheckout({ run, checkout }: Repository): Promise<void> {
+  const expected = 'a checkout whose state is committed, so that others can have it too'
   const { shallow } = await checkout()
-  if (shallow) return ['this checkout is shallow, so it cannot be pushed: git fetch --unshallow']
-  if (run.site.allow_uncommitted_changes) return []
-  const { stdout } = await git(run, ROOT, ['status', '--porcelain', '--untracked-files=normal'])
-  const changed = stdout.split('\n').filter((line) => line && !line.endsWith(' terraform/.terraform.lock.hcl'))
+  if (shallow)
+    throw new Failure({
+      found: 'this checkout is shallow, so it cannot be pushed',
+      expected,
+      next: 'git fetch --unshallow',
+    })
+  if (run.site.allow_uncommitted_changes) return
+  const [status, branch] = await Promise.all([
+    git(run, ROOT, ['status', '--porcelain', '--untracked-files=normal']),
+    git(run, ROOT, ['branch', '--show-current']),
+  ])
+  const changed = status.stdout.split('\n').filter((line) => line && !line.endsWith(' terraform/.terraform.lock.hcl'))
   const names = changed.map((line) => line.slice(3))
-  return names.length > 0
-    ? [`there are uncommitted changes: ${names.slice(0, 5).join(', ')}${names.length > 5 ? ' …' : ''}`]
-    : []
+  if (names.length > 0)
+    throw new Failure({
+      found: `there are uncommitted changes: ${names.slice(0, 5).join(', ')}${names.length > 5 ? ' …' : ''}`,
+      expected,
+      next: 'git status',
+    })
+  if (branch.stdout.trim() !== BRANCH)
+    throw new Failure({
+      found: `the checkout is on ${branch.stdout.trim() || 'no branch'}`,
+      expected: `the branch ${BRANCH}, which is what is published`,
+      next: `git switch ${BRANCH}`,
+    })
+}
+
+/**
+ * Throws a Failure when the repository has changes that this checkout lacks, customers' files apart: they would be taken
+ * back. A repository that is empty or does not answer yet has none.
+ */
+export async function requireUpToDate(repository: Repository): Promise<void> {
+  const { run } = repository
+  const [{ commit }, remote] = await Promise.all([repository.checkout(), repository.head().catch(() => undefined)])
+  if (!remote || remote === commit) return
+  const directory = await repository.clone()
+  await git(run, directory, ['fetch', '--quiet', '--no-tags', ROOT, 'HEAD'])
+  const { stdout } = await git(
+    run,
+    directory,
+    ['diff', '--name-only', `${commit}...${remote}`, '--', '.', ':!gitops/apps'],
+    { codes: [0, 128] }, // histories without a common commit: publishing refuses that
+  )
+  const names = stdout.split('\n').filter(Boolean)
+  if (names.length > 0)
+    throw new Failure({
+      found: `this checkout lacks what the repository has: ${names.slice(0, 5).join(', ')}${names.length > 5 ? ' …' : ''}`,
+      expected: 'a checkout that is as new as the repository, or it would take others’ changes back',
+      next: `git pull --rebase ${run.site.repository} ${BRANCH}`,
+    })
 }
 
 /** Brings a clone to what the repository's main branch is now. */
@@ -163,8 +211,9 @@ export function publishedStep(repository: Repository, { needs }: { needs?: reado
       })
     },
     apply: async () => {
+      const { commit } = await repository.checkout()
       // Not forced: should somebody have pushed since, this is refused and the next run looks again.
-      await git(run, ROOT, ['push', '--quiet', run.site.repository, `HEAD:refs/heads/${BRANCH}`], {
+      await git(run, ROOT, ['push', '--quiet', run.site.repository, `${commit}:refs/heads/${BRANCH}`], {
         next: 'run it again: it looks anew at what the repository has',
       })
     },
@@ -207,7 +256,7 @@ export function fileStep(
         mkdirSync(dirname(join(directory, path)), { recursive: true })
         writeFileSync(join(directory, path), text)
         await git(run, directory, ['add', '--', path])
-        await git(run, directory, [...(await author(run)), 'commit', '--quiet', '-m', message])
+        await git(run, directory, ['commit', '--quiet', '-m', message], { env: await author(run) })
         const { code, stdout } = await git(
           run,
           directory,
@@ -233,10 +282,13 @@ export function fileStep(
   })
 }
 
-/** The operator is the author where Git knows a name; without one the runbooks are. */
-async function author(run: Run): Promise<string[]> {
-  const known = await git(run, ROOT, ['config', 'user.email'], { codes: [0, 1] })
-  return known.stdout.trim()
-    ? []
-    : ['-c', 'user.name=LunarFront runbooks', '-c', `user.email=runbooks@${run.site.domain}`]
+/** The operator is the author where the checkout's Git knows a name; without one the runbooks are. */
+async function author(run: Run): Promise<Record<string, string>> {
+  const ask = async (name: string) => (await git(run, ROOT, ['config', name], { codes: [0, 1] })).stdout.trim()
+  const [name, email] = await Promise.all([ask('user.name'), ask('user.email')])
+  const committer = committerOf(run)
+  return {
+    GIT_AUTHOR_NAME: name || committer.GIT_COMMITTER_NAME,
+    GIT_AUTHOR_EMAIL: email || committer.GIT_COMMITTER_EMAIL,
+  }
 }

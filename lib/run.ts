@@ -1,10 +1,10 @@
 // What one run of a runbook carries: the site, the credentials, and the only ways to touch the world.
-import { existsSync, readdirSync, readFileSync } from 'node:fs'
+import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Credentials } from './credentials.ts'
 import type { Emit } from './events.ts'
 import type { Exec } from './exec.ts'
-import { isRunning } from './process.ts'
+import { identityOf, isRunning, type ProcessIdentity } from './process.ts'
 import type { Site } from './site.ts'
 import type { Spaces } from './spaces.ts'
 
@@ -46,15 +46,28 @@ export function once<T>(work: () => Promise<T>): (() => Promise<T>) & { forget: 
   })
 }
 
-/** In a run's scratch folder: the process that may go on when the run has died. */
-export const PID_FILE = 'process-id'
-
-/** @returns whether a process of a run that may be dead still uses the run's scratch folder */
-export function isInUse(scratch: string): boolean {
-  const file = join(scratch, PID_FILE)
-  return existsSync(file) && isRunning(Number(readFileSync(file, 'utf8')))
+/** A Terraform that changes things goes on when its run has died, and then holds Terraform's own lock. */
+type Survivor = {
+  process: ProcessIdentity
+  /** ISO time at which it was started */
+  since: string
+  /** the folder of its run, from which it reads */
+  scratch: string
 }
 
-/** @returns whether any run of the site, dead or alive, has a process that still works */
-export const isBusy = (directory: string): boolean =>
-  readdirSync(directory).some((name) => name.startsWith('scratch-') && isInUse(join(directory, name)))
+const survivorFile = (directory: string) => join(directory, 'terraform-process')
+
+/** Notes it down. Only the run that holds the site's lock starts one, so there is one at the most. */
+export function recordTerraform({ site, scratch }: Run, pid: number): void {
+  const survivor: Survivor = { process: identityOf(pid), since: new Date().toISOString(), scratch }
+  writeFileSync(survivorFile(site.directory), JSON.stringify(survivor), { mode: 0o600 })
+}
+
+export const forgetTerraform = ({ site }: Run): void => rmSync(survivorFile(site.directory), { force: true })
+
+/** @returns the Terraform that this site's runs on this machine started last, if it did not end under their eyes */
+export function recordedTerraform(directory: string): (Survivor & { isRunning: boolean }) | undefined {
+  if (!existsSync(survivorFile(directory))) return undefined
+  const survivor: Survivor = JSON.parse(readFileSync(survivorFile(directory), 'utf8'))
+  return { ...survivor, isRunning: isRunning(survivor.process) }
+}

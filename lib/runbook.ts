@@ -2,7 +2,7 @@
 // exit code.
 import { appendFileSync, existsSync, mkdirSync, readdirSync, realpathSync, rmdirSync, rmSync, statSync } from 'node:fs'
 import { dirname, join, relative } from 'node:path'
-import { createInterface } from 'node:readline/promises'
+import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
 import { type Arguments, CHANGING, COMMON, helpText, parseArguments, type Usage } from './arguments.ts'
 import { type AnyStep, converge, stepsUntil } from './converge.ts'
@@ -12,8 +12,8 @@ import { createExec } from './exec.ts'
 import { EXIT, Failure, misuse, type Told, tell } from './failure.ts'
 import { type Lock, takeLock } from './lock.ts'
 import { json, jsonLine, type Presentation, plain, terminal } from './presentation.ts'
-import { isRunning } from './process.ts'
-import { isInUse, once, type Run } from './run.ts'
+import { identityOf, isRunning } from './process.ts'
+import { once, type Run, recordedTerraform } from './run.ts'
 import { redact } from './secret.ts'
 import { loadSite } from './site.ts'
 import { openSpaces } from './spaces.ts'
@@ -187,12 +187,7 @@ async function withRun(
             next: 'look with --plan, then run it with --yes',
           })
         show.close()
-        const lines = createInterface({ input: process.stdin, output: process.stdout })
-        try {
-          return /^y(es)?$/i.test(await lines.question(`${question} [y/N] `, { signal: interruption.signal }))
-        } finally {
-          lines.close()
-        }
+        return (await answerTo(`${question} [y/N] `, interrupted)).match(/^y(es)?$/i) !== null
       },
     })
     return lost ? EXIT.locked : code
@@ -279,6 +274,24 @@ async function tellReport(it: Report, run: Run, given: Arguments): Promise<numbe
   return EXIT.converged
 }
 
+/** @returns the line that a person types; '' where they press Ctrl-D, or Ctrl-C, which `interrupted` is told */
+function answerTo(question: string, interrupted: () => void): Promise<string> {
+  const lines = createInterface({ input: process.stdin, output: process.stdout })
+  return new Promise((resolve) => {
+    // The terminal hands Ctrl-C to whoever reads lines, and not to the process.
+    lines.once('SIGINT', () => {
+      process.stdout.write('\n')
+      interrupted()
+      lines.close()
+    })
+    lines.once('close', () => resolve(''))
+    lines.question(question, (answer) => {
+      resolve(answer)
+      lines.close()
+    })
+  })
+}
+
 /** Another run may have put something there meanwhile. */
 function removeIfEmpty(folder: string): void {
   try {
@@ -303,15 +316,18 @@ function makeScratch(directory: string): string {
       expected: 'a folder for its owner alone',
       next: `chmod 700 ${directory}`,
     })
+  const terraform = recordedTerraform(directory)
   for (const name of readdirSync(directory)) {
-    const pid = /^scratch-(\d+)$/.exec(name)?.[1]
-    // A Terraform that outlived its run still reads from its folder.
-    if (!pid || isRunning(Number(pid)) || isInUse(join(directory, name))) continue
+    const [, pid, started] = /^scratch-(\d+)-(\d*)$/.exec(name) ?? []
+    const folder = join(directory, name)
+    if (pid === undefined || isRunning({ pid: Number(pid), started: started ?? '' })) continue
+    if (terraform?.isRunning && terraform.scratch === folder) continue // it outlived its run, and reads from there
     try {
-      rmSync(join(directory, name), { recursive: true, force: true })
+      rmSync(folder, { recursive: true, force: true })
     } catch {} // a git of that run is still at work there; the next run finds it done
   }
-  const scratch = join(directory, `scratch-${process.pid}`)
+  const { pid, started } = identityOf(process.pid)
+  const scratch = join(directory, `scratch-${pid}-${started}`)
   rmSync(scratch, { recursive: true, force: true })
   mkdirSync(scratch, { mode: 0o700 })
   return scratch

@@ -73,7 +73,10 @@ export const siteSchema = z.strictObject({
       /^(ssh:\/\/|https:\/\/|[\w.-]+@[\w.-]+:|\/)[^\s]+$/,
       'must be the address of a Git repository: ssh://…, https://…, user@host:path or an absolute path',
     )
-    .refine((address) => !/^https?:\/\/[^/]*:[^/]*@/.test(address), 'must not contain a password: use an SSH key'),
+    .refine(
+      (address) => !/^(https?:\/\/[^/]*@|[a-z]+:\/\/[^/]*:[^/]*@)/.test(address),
+      'must not contain a password or token: use an SSH key',
+    ),
   image_repository: z
     .string()
     .regex(
@@ -95,8 +98,20 @@ export const siteSchema = z.strictObject({
     .refine((settings) => !GIVEN_TO_TERRAFORM.some((name) => name in settings), {
       error: `must not set ${GIVEN_TO_TERRAFORM.join(', ')}: the runbooks give those themselves`,
     })
+    .refine((settings) => Object.keys(settings).every((name) => terraformVariables().includes(name)), {
+      error: ({ input }) =>
+        `has settings that terraform/variables.tf does not know: ${Object.keys(input as object)
+          .filter((name) => !terraformVariables().includes(name))
+          .join(', ')}`,
+    })
     .default({}),
 })
+
+/** Terraform itself would only warn of a name that it does not know, and go on with its default. */
+const terraformVariables = () =>
+  [...readFileSync(join(ROOT, 'terraform', 'variables.tf'), 'utf8').matchAll(/^variable "(\w+)"/gm)].map(
+    ([, name]) => name,
+  )
 
 export type Site = z.infer<typeof siteSchema> & {
   /** absolute path of the site file */
@@ -104,6 +119,9 @@ export type Site = z.infer<typeof siteSchema> & {
   /** absolute path of what the site keeps on this machine; all of it can be lost */
   directory: string
 }
+
+/** As terraform/gitea.tf names it. */
+export const giteaDroplet = ({ name }: Pick<Site, 'name'>) => `${name}-gitea`
 
 /**
  * @param file path of the site file; without it LUNARFRONT_SITE, else lunarfront.yaml in this checkout

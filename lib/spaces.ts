@@ -13,7 +13,7 @@ const sdk = () => {
   return import('./s3-commands.ts')
 }
 
-/** @returns a client for the site's Spaces, path style; close it with client.destroy() */
+/** @returns a client for the site's Spaces, path style */
 export async function openSpaces({ accessKeyId, secretAccessKey, endpoint }: Credentials['spaces']): Promise<Spaces> {
   const { S3Client } = await sdk()
   const client = new S3Client({
@@ -25,6 +25,8 @@ export async function openSpaces({ accessKeyId, secretAccessKey, endpoint }: Cre
     requestChecksumCalculation: 'WHEN_REQUIRED',
     responseChecksumValidation: 'WHEN_REQUIRED',
     maxAttempts: 4,
+    // Milliseconds. Without them a connection that has died without a word is waited for without end.
+    requestHandler: { connectionTimeout: 10_000, socketTimeout: 30_000 },
   })
   return { client, endpoint }
 }

@@ -5,9 +5,11 @@ import { cp } from 'node:fs/promises'
 import { hostname, userInfo } from 'node:os'
 import { delimiter, join } from 'node:path'
 import * as z from 'zod'
+import type { Work } from './converge.ts'
 import type { Command, Output } from './exec.ts'
 import { Failure, misuse } from './failure.ts'
-import { isBusy, PID_FILE, type Run } from './run.ts'
+import { alone } from './files.ts'
+import { forgetTerraform, type Run, recordedTerraform, recordTerraform } from './run.ts'
 import { Secret } from './secret.ts'
 import { ROOT, type Site } from './site.ts'
 import { readObject } from './spaces.ts'
@@ -38,8 +40,8 @@ export const argv = {
   forceUnlock: (id: string) => ['force-unlock', '-force', id],
 }
 
-/** Variables of Terraform itself that would make a run do something else than it was told. */
-const MISLEADING = /^TF_(VAR_|CLI_ARGS|WORKSPACE$|DATA_DIR$|INPUT$|REGISTRY_)/
+/** Variables of Terraform itself that would make a run do something else than it was told, or its log hold secrets. */
+const MISLEADING = /^TF_(VAR_|CLI_ARGS|WORKSPACE$|DATA_DIR$|INPUT$|LOG|REGISTRY_)/
 
 /** What a site says, as Terraform's variables. */
 export const variablesOf = (site: Site, given: { appsDirectory: string; importStateBucket: boolean }) => ({
@@ -132,10 +134,14 @@ export async function openTerraform(run: Run, bucketExists: () => Promise<boolea
   const data = run.plan && !ready ? join(run.scratch, 'terraform-data') : kept
   const terraform: Terraform = { run, program: program.name, directory, data, state }
   if (ready) return terraform
-  mkdirSync(data, { recursive: true, mode: 0o700 })
-  rmSync(join(data, STAMP), { force: true })
-  await command(terraform, state ? argv.init(run.site.buckets.state) : argv.initWithoutState(), { timeout: 900 })
-  writeFileSync(join(data, STAMP), stampOf(directory, run, program))
+  const init = async () => {
+    if (isReady(data, stampOf(directory, run, program))) return // another run has just done it
+    mkdirSync(data, { recursive: true, mode: 0o700 })
+    rmSync(join(data, STAMP), { force: true })
+    await command(terraform, state ? argv.init(run.site.buckets.state) : argv.initWithoutState(), { timeout: 900 })
+    writeFileSync(join(data, STAMP), stampOf(directory, run, program))
+  }
+  await (run.plan ? init() : alone(join(run.site.directory, 'terraform-init'), init, run.signal))
   return terraform
 }
 
@@ -173,7 +179,7 @@ function stampOf(directory: string, { site, credentials, environment }: Run, { p
 export function command(
   { run, program, directory, data }: Terraform,
   args: string[],
-  options: Pick<Command, 'timeout' | 'codes' | 'onLine' | 'onStart' | 'outlives' | 'shown'> = {},
+  options: Pick<Command, 'timeout' | 'codes' | 'onLine' | 'outlives' | 'shown'> = {},
 ): Promise<Output> {
   const { credentials, environment } = run
   const settings = Object.entries(environment).filter(
@@ -196,7 +202,10 @@ export function command(
     AWS_SECRET_ACCESS_KEY: credentials.spaces.secretAccessKey.reveal(),
     AWS_ENDPOINT_URL_S3: credentials.spaces.endpoint,
   }
-  return run.exec({ argv: [program, ...args], cwd: directory, env, ...options })
+  const work = { argv: [program, ...args], cwd: directory, env, ...options }
+  // Without the site's lock it only looks.
+  if (!run.locked()) return run.exec(work)
+  return run.exec({ ...work, onStart: (pid) => recordTerraform(run, pid) }).finally(() => forgetTerraform(run))
 }
 
 // --- what Terraform says ---------------------------------------------------------------
@@ -242,7 +251,6 @@ export async function inJson(
     timeout,
     codes: [0, 1],
     onLine,
-    onStart: (pid) => writeFileSync(join(scratch, PID_FILE), String(pid)),
     outlives: join(scratch, `terraform-${args[0]}.log`),
   })
   if (code === 0) return
@@ -270,15 +278,20 @@ const sentence = ({ summary, detail, address, range }: Diagnostic): string => {
 const lockInfo = z.object({ ID: z.string(), Who: z.string(), Operation: z.string(), Created: z.string() })
 
 /**
- * Terraform's own lock outlives a Terraform that was ended by force. We hold the site's lock here, so it is left over
- * when its holder ran on this machine and no Terraform of this site runs any more; anybody else's stands.
+ * Terraform's own lock outlives a Terraform that was ended by force. It goes where it can only be that of one that a run
+ * of this site started and that has ended; anybody else's is waited for.
  */
-export async function clearStaleLock(terraform: Terraform): Promise<void> {
-  const { run } = terraform
+export async function clearStaleLock(terraform: Terraform, work: Work): Promise<void> {
+  const { run, program } = terraform
   const text = await readObject(await run.spaces(), run.site.buckets.state, `${STATE_KEY}.tflock`)
   if (!text) return
   const { ID, Who, Created, Operation } = lockInfo.parse(JSON.parse(text))
-  if (Who !== `${userInfo().username}@${hostname()}` || isBusy(run.site.directory)) return
+  const ours = recordedTerraform(run.site.directory)
+  const isOurs = ours !== undefined && Who === `${userInfo().username}@${hostname()}` && Created >= ours.since
+  if (!isOurs || ours.isRunning) {
+    const way = isOurs ? '' : `; if it is dead: ${program} -chdir=terraform force-unlock ${ID}`
+    return work.waitingFor(`${Who}, whose Terraform holds the state since ${Created}${way}`)
+  }
   run.emit({
     event: 'warning',
     text: `Terraform’s lock of ${Created} (${Operation}) was left by a run that is dead; removed`,

@@ -4,7 +4,7 @@ import { readSecrets, secretsStep } from '../lib/customer-secrets.ts'
 import { customerName, namesOf } from '../lib/customers.ts'
 import { makes, terraformStep } from '../lib/infrastructure.ts'
 import { openPlatform } from '../lib/platform.ts'
-import { closedStep, databaseStep, passwordStep, roleStep } from '../lib/postgres.ts'
+import { closedStep, databaseStep, passwordStep, roleExists, roleStep } from '../lib/postgres.ts'
 import * as preflight from '../lib/preflight.ts'
 import { runbook, startedAs } from '../lib/runbook.ts'
 import { imageTag, valuesStep } from '../lib/values.ts'
@@ -28,14 +28,15 @@ export const addCustomer = runbook({
     const platform = openPlatform(run)
     const { postgres } = platform
 
-    const secrets = secretsStep(run.site.directory, customer)
-    const role = roleStep(postgres, database, run.site.connections_per_customer, { needs: [] })
+    const secrets = secretsStep(run.site.directory, customer, () => roleExists(postgres, database))
+    // After the secrets, so that a role without them belongs to a customer that was added elsewhere.
+    const role = roleStep(postgres, database, run.site.connections_per_customer, { needs: [secrets] })
     const password = passwordStep(
       postgres,
       database,
       database,
       () => readSecrets(run.site.directory, customer).databasePassword,
-      { needs: [secrets, role] },
+      { needs: [role] },
     )
     const own = databaseStep(postgres, database, database, { needs: [role] })
     const closed = closedStep(postgres, { needs: [] })

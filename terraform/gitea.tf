@@ -27,6 +27,12 @@ resource "digitalocean_droplet" "gitea" {
 
 resource "digitalocean_reserved_ip" "gitea" {
   region = var.region
+
+  lifecycle {
+    # The assignment below says whose it is. One that is imported knows its droplet, and
+    # would be taken from it.
+    ignore_changes = [droplet_id]
+  }
 }
 
 resource "digitalocean_reserved_ip_assignment" "gitea" {

@@ -9,7 +9,9 @@ const change = (address: string, actions: string[], before: Values = null, after
   address,
   change: { actions, before, after, after_unknown: {}, ...more },
 })
-const plan = (...resource_changes: ReturnType<typeof change>[]) => ({ resource_changes })
+const plan = (...resource_changes: (ReturnType<typeof change> & { previous_address?: string })[]) => ({
+  resource_changes,
+})
 
 test('what a plan touches: creation, update by attribute, replacement, import; not reading, not nothing', () => {
   const changes = changesOf(
@@ -41,6 +43,19 @@ test('an attribute that is only known after apply counts as changed', () => {
     plan(change('a.b', ['update'], { id: '1', ip: 'x' }, { id: '1' }, { after_unknown: { ip: true } })),
   )
   assert.equal(update?.attributes, ['ip'])
+})
+
+test('what is not known, moved or forgotten is never allowed', () => {
+  const changes = changesOf(
+    plan(
+      { ...change('a.moved', ['no-op']), previous_address: 'a.before' },
+      change('a.forgotten', ['forget']),
+      change('a.made_and_forgotten', ['create', 'forget']),
+    ),
+  )
+  assert.equal(changes.map(changeLine), ['other a.moved', 'other a.forgotten', 'other a.made_and_forgotten'])
+  assert.equal(forbidden(changes, onlyAddOrUpdate), changes)
+  assert.equal(forbidden(changes, makes('a.moved')), changes)
 })
 
 test('bootstrap may add and update, and nothing else', () => {

@@ -4,9 +4,9 @@ import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
 import { closeSync, existsSync, mkdirSync, openSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { identityOf, isRunning as isThere, type ProcessIdentity } from '../../lib/process.ts'
 
-/** A process beyond doubt: an id alone is reused, an id with its start time is not. */
-export type ProcessIdentity = { pid: number; started: string }
+export type { ProcessIdentity }
 
 export type Server = {
   name: string
@@ -30,13 +30,9 @@ export type ServerOptions = {
 
 /** @returns when the process started, in its system's own notation; undefined when there is none */
 export function processStarted(pid: number): string | undefined {
+  const identity = identityOf(pid)
+  if (process.platform === 'linux') return isThere(identity) ? identity.started : undefined
   try {
-    if (process.platform === 'linux') {
-      const stat = readFileSync(`/proc/${pid}/stat`, 'utf8')
-      // The name in parentheses may hold spaces; state is the first field after it, start time the twentieth.
-      const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
-      return fields[0] === 'Z' ? undefined : fields[19]
-    }
     return execFileSync('ps', ['-o', 'lstart=', '-p', String(pid)], { encoding: 'utf8' }).trim() || undefined
   } catch {
     return undefined

@@ -180,7 +180,7 @@ test('Ctrl-C, also pressed twice, lets Terraform end in order, tells where it st
   assert.equal(Object.values(statusesOf(result)).slice(-2), ['not run', 'not run'])
   const terraform = eventsOf(result).find((event) => event.event === 'warning')
   assert.match(JSON.stringify(terraform), 'interrupted')
-  assert.not.ok(isRunning(started.child.pid!))
+  assert.not.ok(isRunning({ pid: started.child.pid!, started: '' }))
   await clearFaults(operator)
   await must(operator, 'bootstrap', '--yes')
   assert.is((await objects(operator)).digitalocean.databases?.length, 3, 'a database was made twice')

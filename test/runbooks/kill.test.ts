@@ -38,10 +38,8 @@ async function killAt(
 }
 
 /** @returns the process id of the Terraform that a run of this site has started */
-function terraformOf({ kept }: Operator): number {
-  const scratch = readdirSync(kept).find((name) => name.startsWith('scratch-'))
-  return Number(readFileSync(join(kept, scratch ?? '', 'process-id'), 'utf8'))
-}
+const terraformOf = ({ kept }: Operator): number =>
+  JSON.parse(readFileSync(join(kept, 'terraform-process'), 'utf8')).process.pid
 
 /** Waits until all of them have been asked for, ready or not. */
 async function threeDatabases(operator: Operator): Promise<void> {
