@@ -6,11 +6,12 @@ import type { Environment } from './resource.ts'
 
 /**
  * @param peer 127.0.0.1:PORT
+ * @param port what it is connected to; several processes may use one port of their own, each towards another
  * @returns undefined where it cannot be told: another system, or a process of somebody else's
  */
-export async function environmentOf(peer: string): Promise<Environment | undefined> {
+export async function environmentOf(peer: string, port: number): Promise<Environment | undefined> {
   if (process.platform !== 'linux') return undefined
-  const inode = await socketInode(Number(peer.slice(peer.lastIndexOf(':') + 1)))
+  const inode = await socketInode(Number(peer.slice(peer.lastIndexOf(':') + 1)), port)
   const pid = inode && (await ownerOf(`socket:[${inode}]`))
   if (!pid) return undefined
   const pairs = await readFile(`/proc/${pid}/environ`, 'utf8').catch(() => undefined)
@@ -21,13 +22,13 @@ export async function environmentOf(peer: string): Promise<Environment | undefin
       )
 }
 
-/** @returns the inode of the connection from that port of 127.0.0.1 */
-async function socketInode(port: number): Promise<string | undefined> {
-  const local = `0100007F:${port.toString(16).toUpperCase().padStart(4, '0')}`
+/** @returns the inode of the connection between those ports of 127.0.0.1, at its first end */
+async function socketInode(from: number, to: number): Promise<string | undefined> {
+  const [local, remote] = [from, to].map((port) => `0100007F:${port.toString(16).toUpperCase().padStart(4, '0')}`)
   const ESTABLISHED = '01'
   for (const line of (await readFile('/proc/net/tcp', 'utf8').catch(() => '')).split('\n')) {
     const fields = line.trim().split(/\s+/)
-    if (fields[1] === local && fields[3] === ESTABLISHED) return fields[9]
+    if (fields[1] === local && fields[2] === remote && fields[3] === ESTABLISHED) return fields[9]
   }
   return undefined
 }

@@ -11,7 +11,7 @@ import {
 import { loadSync } from '@grpc/proto-loader'
 import { environmentOf } from './client-environment.ts'
 import { conform, keepUnset, type Path, planFields, replacements } from './plan.ts'
-import type { DataSource, Provider, Resource } from './resource.ts'
+import type { DataSource, Environment, Provider, Resource } from './resource.ts'
 import { type Fields, type Row, wireSchema } from './schema.ts'
 import { type DynamicValue, equal, pack, unpack, type Value, type Values } from './values.ts'
 
@@ -46,12 +46,16 @@ export async function serveProvider<Client>(provider: Provider<Client>): Promise
     'grpc.max_receive_message_length': 64 * 2 ** 20,
     'grpc.max_send_message_length': 64 * 2 ** 20,
   })
-  server.addService(service('tfplugin6.Provider'), implementation(provider))
+  let port = 0
+  server.addService(
+    service('tfplugin6.Provider'),
+    implementation(provider, (peer) => environmentOf(peer, port)),
+  )
   // Terraform may not end a provider that it did not start, and what the provider prints is the cloud's to log.
   const shutdown: handleUnaryCall<object, object> = (_call, answer) => answer(null, {})
   server.addService(service('plugin.GRPCController'), { Shutdown: shutdown })
   server.addService(service('plugin.GRPCStdio'), { StreamStdio: () => {} })
-  const port = await new Promise<number>((resolve, reject) => {
+  port = await new Promise<number>((resolve, reject) => {
     server.bindAsync('127.0.0.1:0', ServerCredentials.createInsecure(), (error, bound) =>
       error ? reject(error) : resolve(bound),
     )
@@ -62,7 +66,10 @@ export async function serveProvider<Client>(provider: Provider<Client>): Promise
 /** What one connection of one Terraform has been configured with. */
 type Session<Client> = { client: Client; stop: AbortController; gone: AbortController }
 
-function implementation<Client>(provider: Provider<Client>): UntypedServiceImplementation {
+function implementation<Client>(
+  provider: Provider<Client>,
+  environmentFrom: (peer: string) => Promise<Environment | undefined>,
+): UntypedServiceImplementation {
   const sessions = new Map<string, Session<Client>>()
   const session = (peer: string): Client => {
     const found = sessions.get(peer)
@@ -99,7 +106,7 @@ function implementation<Client>(provider: Provider<Client>): UntypedServiceImple
       if (sessions.size >= 1_000) sessions.delete(sessions.keys().next().value ?? '')
       sessions.delete(peer)
       sessions.set(peer, {
-        client: provider.configure(unpack(config) ?? {}, await environmentOf(peer), stop.signal, gone.signal),
+        client: provider.configure(unpack(config) ?? {}, await environmentFrom(peer), stop.signal, gone.signal),
         stop,
         gone,
       })
