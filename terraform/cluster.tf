@@ -43,4 +43,6 @@ resource "digitalocean_kubernetes_cluster" "main" {
     # DigitalOcean upgrades it in the maintenance window.
     ignore_changes = [version]
   }
+    # Another node size would replace it, and its volumes with it.
+    prevent_destroy = true
 }

@@ -27,6 +27,10 @@ resource "digitalocean_droplet" "gitea" {
 
 resource "digitalocean_reserved_ip" "gitea" {
   region = var.region
+
+  lifecycle {
+    prevent_destroy = true
+  }
 }
 
 resource "digitalocean_reserved_ip_assignment" "gitea" {
@@ -94,6 +98,10 @@ resource "digitalocean_database_db" "gitea" {
 resource "digitalocean_database_user" "gitea" {
   cluster_id = digitalocean_database_cluster.gitea.id
   name       = "gitea"
+
+  lifecycle {
+    prevent_destroy = true
+  }
 }
 
 resource "digitalocean_database_firewall" "gitea" {
