@@ -45,6 +45,32 @@ run "cluster" {
   }
 }
 
+run "a_kubernetes_version_that_is_still_offered" {
+  command = plan
+
+  override_data {
+    target = data.digitalocean_kubernetes_versions.available
+    values = { latest_version = "1.34.6-do.0" }
+  }
+  assert {
+    condition     = digitalocean_kubernetes_cluster.main.version == "1.34.6-do.0"
+    error_message = "A new cluster starts with the newest patch of the minor version."
+  }
+}
+
+run "a_kubernetes_version_that_is_no_longer_offered" {
+  command = plan
+
+  override_data {
+    target = data.digitalocean_kubernetes_versions.available
+    values = { latest_version = "" }
+  }
+  assert {
+    condition     = digitalocean_kubernetes_cluster.main.version == "1.34.0-do.0"
+    error_message = "Without a version no plan can be made, not even of a cluster that runs."
+  }
+}
+
 run "ports" {
   command = plan
 

@@ -241,6 +241,11 @@ test('another node size is refused, for it would replace the cluster', async () 
   assert.match(output, /digitalocean_kubernetes_cluster.main has\s+lifecycle.prevent_destroy/)
 })
 
+test('a platform that runs plans clean when its Kubernetes version is no longer offered', async () => {
+  const { code, output } = await planned(lunar, '-var=kubernetes_version=1.30')
+  assert.is(code, 0, output)
+})
+
 test('Terraform locks the state, and whoever finds it locked is told by whom', async () => {
   const lock = 'terraform.tfstate.tflock'
   await control(subject, 'DELETE', '/requests')
