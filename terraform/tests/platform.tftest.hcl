@@ -184,6 +184,14 @@ run "refuses_two_customers_with_one_subdomain" {
   expect_failures = [cloudflare_dns_record.customer]
 }
 
+run "refuses_a_reserved_subdomain" {
+  command = plan
+  variables {
+    apps_directory = "tests/apps-with-a-reserved-subdomain"
+  }
+  expect_failures = [cloudflare_dns_record.customer]
+}
+
 run "refuses_bad_settings" {
   command = plan
   variables {
