@@ -183,12 +183,17 @@ export function databaseStatements(database: string, owner: string, facts: Datab
 /** regrole prints a name as SQL would need it, and ours need no quotes. */
 const quoteIfNeeded = (name: string) => (/^[a-z_][a-z0-9_]*$/.test(name) ? name : quoteName(name))
 
-/** @returns databases, other than customers', into which every role could still log in */
-export async function openDatabases(client: pg.Client): Promise<string[]> {
+/**
+ * @param except the database that is somebody else's to look at
+ * @returns databases into which every role can log in, other customers' among them, and which the administrator can
+ *   close. What belongs to the provider (at DigitalOcean _dodb and template1) it cannot: a REVOKE there only warns.
+ */
+export async function openDatabases(client: pg.Client, except: string): Promise<string[]> {
   const { rows } = await client.query<{ datname: string }>(
     `SELECT datname FROM pg_database
-     WHERE datallowconn AND NOT datistemplate AND datname NOT LIKE 'customer\\_%'
+     WHERE datallowconn AND datname <> $1 AND pg_has_role(current_user, datdba, 'USAGE')
        AND has_database_privilege('public', oid, 'CONNECT') ORDER BY 1`,
+    [except],
   )
   return rows.map(({ datname }) => datname)
 }
@@ -237,13 +242,16 @@ export const databaseStep = (administrator: Administrator, database: string, own
     needs,
   )
 
-/** Customers' roles must find no other door on the server either. */
-export const closedStep = (administrator: Administrator, { needs }: Needs = {}) =>
+/**
+ * Customers' roles must find no other door on the server either. The customer's own database is left to databaseStep:
+ * two REVOKEs of one thing at once fail.
+ */
+export const closedStep = (administrator: Administrator, database: string, { needs }: Needs = {}) =>
   sqlStep(
-    'no other database is open to every role',
+    'no other database of ours is open to every role',
     administrator,
     async (client) =>
-      (await openDatabases(client)).map((name) => `REVOKE ALL ON DATABASE ${quoteName(name)} FROM PUBLIC`),
+      (await openDatabases(client, database)).map((name) => `REVOKE ALL ON DATABASE ${quoteName(name)} FROM PUBLIC`),
     needs,
   )
 

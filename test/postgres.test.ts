@@ -1,15 +1,31 @@
-// Facts about a role or a database, and the statements between them and what they should be.
-import { test } from 'uvu'
+// Facts about a role or a database, and the statements between them and what they should be; then the facts themselves,
+// of a managed Postgres.
+import pg from 'pg'
+import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import {
   type DatabaseFacts,
+  databaseFacts,
   databaseStatements,
+  openDatabases,
   type RoleFacts,
+  roleFacts,
   roleStatements,
+  type Server,
   scramVerifier,
+  withPostgres,
 } from '../lib/postgres.ts'
+import { Secret } from '../lib/secret.ts'
+import { cloudFor, createDatabase, digitalocean, postgresVersion } from './rehearsal/cloud.ts'
 
-const role: RoleFacts = { canLogin: true, powers: [], connectionLimit: 5, memberOf: [], administered: true }
+const test = suite('postgres')
+const role: RoleFacts = {
+  canLogin: true,
+  powers: [],
+  connectionLimit: 5,
+  memberOf: [],
+  administered: true,
+}
 const database: DatabaseFacts = { owner: 'customer_acme', encoding: 'UTF8', connectable: true, open: [], guests: [] }
 
 test('a role that is right needs nothing; one that is missing is made without any power', () => {
@@ -79,5 +95,54 @@ test('a password’s verifier is the one of RFC 7677', () => {
     'SCRAM-SHA-256$4096:W22ZaJ0SNY7soEsUEjb6gQ==$WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=:wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU=',
   )
 })
+
+// --- a managed Postgres, asked as its administrator ------------------------------------
+
+const subject = cloudFor(test)
+let server: Server
+
+test.before(async () => {
+  const { id, connection } = await createDatabase(subject, {
+    ...{ name: 'shared', engine: 'pg', version: await postgresVersion(subject) },
+  })
+  const { body } = await digitalocean(subject, 'GET', `/databases/${id}/ca`)
+  const ca = Buffer.from(body.ca.certificate, 'base64').toString('utf8')
+  server = { ...connection, password: new Secret(connection.password), ca }
+})
+
+/** As the administrator. @returns what the work returns, after the statements */
+const after = <T>(statements: string[], work: (client: pg.Client) => Promise<T>): Promise<T> =>
+  withPostgres(server, async (client) => {
+    for (const statement of statements) await client.query(statement)
+    return work(client)
+  })
+
+const made = (name: string) => [
+  ...roleStatements(name, 2, undefined),
+  `ALTER ROLE ${name} PASSWORD 'password of ${name}'`,
+  ...databaseStatements(name, name, undefined),
+]
+
+test('what the statements make has nothing that is missing or too much', () =>
+  after(made('customer_new'), async (client) => {
+    assert.equal(roleStatements('customer_new', 2, await roleFacts(client, 'customer_new')), [])
+    assert.equal(databaseStatements('customer_new', 'customer_new', await databaseFacts(client, 'customer_new')), [])
+  }))
+
+test('of the databases that are open to all, those that can be closed are told, and can be closed', () =>
+  after([...made('customer_open'), ...made('customer_own'), 'CREATE DATABASE by_hand'], async (client) => {
+    for (const name of ['customer_open', 'customer_own'])
+      await client.query(`GRANT CONNECT ON DATABASE ${name} TO PUBLIC`)
+    const open = await openDatabases(client, 'customer_own')
+    assert.equal(open, ['by_hand', 'customer_open', 'defaultdb'])
+    for (const name of open) await client.query(`REVOKE ALL ON DATABASE ${name} FROM PUBLIC`)
+    assert.equal(await openDatabases(client, 'customer_own'), [])
+    // DigitalOcean's own stay as they are: a REVOKE is answered with a warning, and changes nothing.
+    await client.query('REVOKE ALL ON DATABASE _dodb, template1 FROM PUBLIC')
+    const { rows } = await client.query(
+      "SELECT datname FROM pg_database WHERE datname ~ '^(_dodb|template1)$' AND has_database_privilege('public', oid, 'CONNECT') ORDER BY 1",
+    )
+    assert.equal(rows, [{ datname: '_dodb' }, { datname: 'template1' }])
+  }))
 
 test.run()
