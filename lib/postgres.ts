@@ -57,6 +57,8 @@ export type RoleFacts = {
   connectionLimit: number
   /** roles that it is a member of, and so can read as */
   memberOf: string[]
+  /** roles that are a member of it, and so can read what it owns; the administrator and superusers apart */
+  members: string[]
   /** whether the administrator may act for it: needed to make it a database's owner, and to dump that */
   administered: boolean
 }
@@ -71,6 +73,9 @@ export async function roleFacts(client: pg.Client, role: string): Promise<RoleFa
          CASE WHEN rolbypassrls THEN 'BYPASSRLS' END], NULL),
        'connectionLimit', rolconnlimit,
        'memberOf', ARRAY(SELECT roleid::regrole::text FROM pg_auth_members WHERE member = pg_roles.oid ORDER BY 1),
+       'members', ARRAY(SELECT DISTINCT other.oid::regrole::text
+                        FROM pg_auth_members JOIN pg_roles AS other ON other.oid = member
+                        WHERE roleid = pg_roles.oid AND other.rolname <> current_user AND NOT other.rolsuper ORDER BY 1),
        'administered', pg_has_role(current_user, oid, 'USAGE')
      ) AS facts FROM pg_roles WHERE rolname = $1`,
     [role],
@@ -94,6 +99,7 @@ export function roleStatements(role: string, connectionLimit: number, facts: Rol
   return [
     ...(changes.length > 0 ? [`ALTER ROLE ${name} ${changes.join(' ')}`] : []),
     ...facts.memberOf.map((other) => `REVOKE ${other} FROM ${name}`),
+    ...facts.members.map((other) => `REVOKE ${name} FROM ${other}`),
     ...(facts.administered ? [] : [`GRANT ${name} TO CURRENT_USER`]),
   ]
 }
@@ -136,7 +142,7 @@ export type DatabaseFacts = {
   connectable: boolean
   /** PUBLIC's rights: any of CONNECT, TEMPORARY */
   open: string[]
-  /** other roles that may connect, the administrator and those it inherits apart */
+  /** roles that were given any right to it by name, its owner and the administrator apart */
   guests: string[]
 }
 
@@ -149,7 +155,7 @@ export async function databaseFacts(client: pg.Client, database: string): Promis
        'open', ARRAY(SELECT privilege FROM unnest(ARRAY['CONNECT', 'TEMPORARY']) privilege
                      WHERE has_database_privilege('public', oid, privilege)),
        'guests', ARRAY(SELECT DISTINCT grantee::regrole::text FROM aclexplode(datacl)
-                       WHERE grantee NOT IN (0, datdba) AND grantee <> current_user::regrole ORDER BY 1)
+                       WHERE grantee NOT IN (0, datdba, current_user::regrole) ORDER BY 1)
      ) AS facts FROM pg_database WHERE datname = $1`,
     [database],
   )

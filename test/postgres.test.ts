@@ -24,6 +24,7 @@ const role: RoleFacts = {
   powers: [],
   connectionLimit: 5,
   memberOf: [],
+  members: [],
   administered: true,
 }
 const database: DatabaseFacts = { owner: 'customer_acme', encoding: 'UTF8', connectable: true, open: [], guests: [] }
@@ -44,6 +45,11 @@ for (const [what, facts, statements] of [
     'is a member of another',
     { memberOf: ['customer_foo', '"odd name"'] },
     ['REVOKE customer_foo FROM "customer_acme"', 'REVOKE "odd name" FROM "customer_acme"'],
+  ],
+  [
+    'others are a member of',
+    { members: ['customer_foo', '"odd name"'] },
+    ['REVOKE "customer_acme" FROM customer_foo', 'REVOKE "customer_acme" FROM "odd name"'],
   ],
   ['is not administered', { administered: false }, ['GRANT "customer_acme" TO CURRENT_USER']],
 ] as const)
@@ -127,6 +133,32 @@ test('what the statements make has nothing that is missing or too much', () =>
   after(made('customer_new'), async (client) => {
     assert.equal(roleStatements('customer_new', 2, await roleFacts(client, 'customer_new')), [])
     assert.equal(databaseStatements('customer_new', 'customer_new', await databaseFacts(client, 'customer_new')), [])
+  }))
+
+test('memberships are found both ways, the administrator’s own left out, and go', () =>
+  after(
+    [
+      ...made('customer_one'),
+      ...['customer_two', '"Odd one"', 'customer_three'].map((name) => `CREATE ROLE ${name}`),
+      'GRANT customer_one TO customer_two, "Odd one"',
+      'GRANT customer_three TO customer_one',
+    ],
+    async (client) => {
+      const facts = await roleFacts(client, 'customer_one')
+      assert.equal(facts?.members, ['"Odd one"', 'customer_two'])
+      for (const statement of roleStatements('customer_one', 2, facts)) await client.query(statement)
+      assert.equal(await roleFacts(client, 'customer_one'), { ...role, connectionLimit: 2 })
+    },
+  ))
+
+test('whoever has any right to a database by name is its guest', () =>
+  after([...made('customer_host'), 'CREATE ROLE visitor'], async (client) => {
+    await client.query('GRANT TEMPORARY ON DATABASE customer_host TO visitor')
+    await client.query('GRANT CONNECT ON DATABASE customer_host TO CURRENT_USER')
+    const facts = await databaseFacts(client, 'customer_host')
+    assert.equal(facts?.guests, ['visitor'])
+    for (const statement of databaseStatements('customer_host', 'customer_host', facts)) await client.query(statement)
+    assert.equal((await databaseFacts(client, 'customer_host'))?.guests, [])
   }))
 
 test('of the databases that are open to all, those that can be closed are told, and can be closed', () =>
