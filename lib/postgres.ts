@@ -115,6 +115,23 @@ export function scramVerifier(password: string, salt = randomBytes(16), iteratio
   return `SCRAM-SHA-256$${iterations}:${salt.toString('base64')}$${storedKey}:${hmac('Server Key').toString('base64')}`
 }
 
+/**
+ * A code alone does not say whether the server had looked at the password by then, so its message decides where one
+ * code is used before and after. Messages are in the server's language, which is English at DigitalOcean (lc_messages);
+ * in any other one the answer is not known, and is never taken for a yes.
+ *
+ * @returns whether a login that was refused so had the right password; undefined where that was not told
+ */
+export function passwordWasRight(code: string | undefined, message: string): boolean | undefined {
+  if (code === '28P01') return false // the role is missing, has another password, or has none
+  if (code === '3D000' || code === '42501' || code === '55000') return true // only the database was the trouble
+  if (code === '28000' && /is not permitted to log in/.test(message)) return true
+  // 'sorry, too many clients already' has the same code, and comes first of all.
+  if (code === '53300' && /^(too many connections for|remaining connection slots are reserved)/.test(message))
+    return true
+  return undefined
+}
+
 /** @returns whether the role's password is this one: the server is asked by logging in */
 export async function acceptsPassword(
   server: Server,
@@ -126,10 +143,18 @@ export async function acceptsPassword(
     await withPostgres({ ...server, user: role, password, database }, async () => {})
     return true
   } catch (error) {
-    const code = (error as { code?: string }).code
-    if (code === '28P01' || code === '28000') return false // wrong password; no password
-    // The password was right, and only then did the server look at the database and its rights.
-    if (code === '3D000' || code === '42501' || code === '53300' || code === '55000') return true
+    const { code, message } = error as pg.DatabaseError
+    const right = passwordWasRight(code, message)
+    if (right !== undefined) return right
+    if (code === '28000' || code === '53300')
+      throw new Failure({
+        found: `Postgres at ${server.host}:${server.port} refused ${role} before it looked at the password: ${message}`,
+        expected: 'a login, or a refusal of the password',
+        next:
+          code === '53300'
+            ? 'run it again when fewer connections are open, or choose a bigger postgres_size'
+            : 'run it where Postgres lets roles in: on the cluster or the Gitea droplet',
+      })
     throw error
   }
 }

@@ -4,10 +4,12 @@ import pg from 'pg'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import {
+  acceptsPassword,
   type DatabaseFacts,
   databaseFacts,
   databaseStatements,
   openDatabases,
+  passwordWasRight,
   type RoleFacts,
   roleFacts,
   roleStatements,
@@ -102,6 +104,27 @@ test('a password’s verifier is the one of RFC 7677', () => {
   )
 })
 
+for (const [right, code, message] of [
+  [false, '28P01', 'password authentication failed for user "customer_acme"'],
+  [true, '28000', 'role "customer_acme" is not permitted to log in'],
+  [true, '3D000', 'database "customer_acme" does not exist'],
+  [true, '42501', 'permission denied for database "customer_acme"'],
+  [true, '55000', 'database "customer_acme" is not currently accepting connections'],
+  [true, '53300', 'too many connections for role "customer_acme"'],
+  [true, '53300', 'too many connections for database "customer_acme"'],
+  [true, '53300', 'remaining connection slots are reserved for non-replication superuser connections'],
+  [true, '53300', 'remaining connection slots are reserved for roles with the SUPERUSER attribute'],
+  [undefined, '53300', 'sorry, too many clients already'],
+  [undefined, '53300', 'tut mir leid, schon zu viele Verbindungen'],
+  [undefined, '28000', 'no pg_hba.conf entry for host "192.0.2.1", user "customer_acme", database "x", SSL encryption'],
+  [undefined, '28000', 'pg_hba.conf rejects connection for host "192.0.2.1", user "customer_acme", database "x"'],
+  [undefined, '57P03', 'the database system is starting up'],
+  [undefined, undefined, 'read ECONNRESET'],
+] as const)
+  test(`“${message}” says ${right ?? 'nothing'} of a password`, () => {
+    assert.is(passwordWasRight(code, message), right)
+  })
+
 // --- a managed Postgres, asked as its administrator ------------------------------------
 
 const subject = cloudFor(test)
@@ -176,5 +199,50 @@ test('of the databases that are open to all, those that can be closed are told, 
     )
     assert.equal(rows, [{ datname: '_dodb' }, { datname: 'template1' }])
   }))
+
+test('a password is right or wrong also where the login fails for another reason, or the answer is not known', async () => {
+  const name = 'customer_asked'
+  await after(made(name), async () => {})
+  const accepts = (password: string) => acceptsPassword(server, name, new Secret(password), name)
+  const right = `password of ${name}`
+  const answers = async () => [await accepts(right), await accepts('wrong')]
+  assert.equal(await answers(), [true, false])
+  assert.is(await acceptsPassword(server, 'customer_missing', new Secret(right), name), false)
+  assert.is(await acceptsPassword(server, name, new Secret(right), 'missing'), true)
+  assert.is(await acceptsPassword(server, name, new Secret(right), 'customer_new'), true)
+  await after([`ALTER ROLE ${name} NOLOGIN`], async () => assert.equal(await answers(), [true, false]))
+  await after([`ALTER ROLE ${name} LOGIN CONNECTION LIMIT 0`], async () => {
+    assert.equal(await answers(), [true, false])
+  })
+  try {
+    await acceptsPassword(server, 'postgres', new Secret(right), name)
+    assert.unreachable('pg_hba.conf rejects postgres')
+  } catch (error) {
+    assert.match((error as Error).message, /refused postgres before it looked at the password: pg_hba.conf rejects/)
+  }
+
+  // Clients that never tell their password hold a slot each, until nobody gets as far as telling one.
+  const { host, port, user, database, ca } = server
+  const silent: pg.Client[] = []
+  try {
+    for (let found: boolean | string = false; found !== 'told'; ) {
+      assert.is(found, false)
+      assert.ok(silent.length < 200, 'the slots were never taken')
+      const client = new pg.Client({ host, port, user, database, ssl: { ca }, password: () => new Promise(() => {}) })
+      client.on('error', () => {})
+      client.connect().catch(() => {}) // ends with the connection
+      silent.push(client)
+      found = await accepts('wrong').catch(({ message }: Error) => {
+        assert.match(
+          message,
+          /refused customer_asked before it looked at the password: sorry, too many clients already/,
+        )
+        return 'told'
+      })
+    }
+  } finally {
+    await Promise.all(silent.map((client) => client.end()))
+  }
+})
 
 test.run()

@@ -181,6 +181,7 @@ test('the connection limit holds', async ({ operator }) => {
       clients.push(client)
     }
     await refused(server, undefined, /too many connections for role/)
+    assert.match(await must(operator, 'add-customer', 'crowd'), '7 ok, 0 changed')
   } finally {
     await Promise.all(clients.map((client) => client.end()))
   }
