@@ -318,12 +318,20 @@ export async function databaseSummaries(client: pg.Client): Promise<DatabaseSumm
   return rows.map(({ name, bytes, connections }) => ({ name, bytes: Number(bytes), connections: Number(connections) }))
 }
 
-/** @returns connections that the server has for clients, and how many all other customers' roles may hold together */
+/**
+ * @returns connections that the server has for clients, and how many all other customers' roles may hold together; a
+ *   role without a limit may hold all of them
+ */
 export async function connectionFacts(client: pg.Client, except: string): Promise<{ limit: number; promised: number }> {
   const { rows } = await client.query<{ limit: number; promised: number }>(
-    `SELECT current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int AS limit,
-       (SELECT coalesce(sum(rolconnlimit), 0)::int FROM pg_roles
-        WHERE rolname LIKE 'customer\\_%' AND rolconnlimit > 0 AND rolname <> $1) AS promised`,
+    `WITH server AS (
+       SELECT current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
+         - coalesce(current_setting('reserved_connections', true)::int, 0) AS "limit" -- from 16 on
+     )
+     SELECT "limit",
+       (SELECT coalesce(sum(CASE WHEN rolconnlimit < 0 THEN "limit" ELSE rolconnlimit END), 0)::int FROM pg_roles
+        WHERE rolname LIKE 'customer\\_%' AND rolname <> $1) AS promised
+     FROM server`,
     [except],
   )
   return rows[0]!

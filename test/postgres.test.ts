@@ -5,6 +5,7 @@ import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import {
   acceptsPassword,
+  connectionFacts,
   type DatabaseFacts,
   databaseFacts,
   databaseStatements,
@@ -199,6 +200,28 @@ test('of the databases that are open to all, those that can be closed are told, 
     )
     assert.equal(rows, [{ datname: '_dodb' }, { datname: 'template1' }])
   }))
+
+test('a role without a limit may take every connection', () =>
+  after([...made('customer_bound')], async (client) => {
+    const { limit, promised } = await connectionFacts(client, 'customer_other')
+    assert.is(limit, 22)
+    await client.query('CREATE ROLE customer_boundless; CREATE ROLE customer_none CONNECTION LIMIT 0')
+    assert.equal(await connectionFacts(client, 'customer_other'), { limit, promised: promised + limit })
+    assert.equal(await connectionFacts(client, 'customer_boundless'), { limit, promised })
+    assert.equal(await connectionFacts(client, 'customer_bound'), { limit, promised: promised + limit - 2 })
+  }))
+
+test('what Postgres 16 and later keep for others is not there for clients', () =>
+  after(
+    [
+      // Older servers have no such setting, so this session gets a function that answers for it.
+      'CREATE SCHEMA newer',
+      `CREATE FUNCTION newer.current_setting(text, boolean) RETURNS text LANGUAGE sql
+       AS $$ SELECT CASE $1 WHEN 'reserved_connections' THEN '4' END $$`,
+      'SET search_path = newer, pg_catalog',
+    ],
+    async (client) => assert.is((await connectionFacts(client, 'customer_other')).limit, 18),
+  ))
 
 test('a password is right or wrong also where the login fails for another reason, or the answer is not known', async () => {
   const name = 'customer_asked'
