@@ -6,10 +6,13 @@ import { misuse } from './failure.ts'
 import { readYaml, validate } from './input.ts'
 
 /** Names under app.DOMAIN that are the platform's, now or soon; a customer of that name would answer in its place. */
-const RESERVED = [
+export const RESERVED: readonly string[] = [
   'admin', 'api', 'app', 'argocd', 'auth', 'dev', 'feature', 'git', 'gitea', 'grafana', 'lb', 'login', 'mail',
   'ns', 'platform', 'preview', 'registry', 'staging', 'status', 'test', 'www',
 ] // biome-ignore format: a list
+
+const isFree = (name: string) => !RESERVED.includes(name)
+const RESERVED_RULE = `is reserved for the platform, like ${RESERVED.slice(0, 4).join(', ')}`
 
 /**
  * Each rule with its reason. A name becomes a DNS label (NAME.app.DOMAIN), a folder and a Kubernetes namespace
@@ -34,10 +37,7 @@ const NAME_RULES: readonly { holds: (name: string) => boolean; rule: string }[] 
     rule: 'must have at most 30 characters: names made from it have to stay below 63',
   },
   { holds: (name) => !/^customer(-|$)/.test(name), rule: 'must not start with customer: that word is put before it' },
-  {
-    holds: (name) => !RESERVED.includes(name),
-    rule: `is reserved for the platform, like ${RESERVED.slice(0, 4).join(', ')}`,
-  },
+  { holds: isFree, rule: RESERVED_RULE },
 ]
 
 /** @returns the rule that the name breaks; undefined when it is a customer's name */
@@ -62,7 +62,10 @@ export const namesOf = (customer: string) => ({
   database: `customer_${customer.replaceAll('-', '_')}`,
 })
 
-const label = z.string().refine((name) => /^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/.test(name), 'must be a DNS label')
+const subdomain = z
+  .string()
+  .refine((name) => /^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/.test(name), 'must be a DNS label')
+  .refine(isFree, { error: ({ input }) => `${input} ${RESERVED_RULE}` })
 
 /** A customer's values file: the seed's keys, secrets inline or in a Kubernetes Secret, and whatever the chart takes. */
 export const valuesSchema = z.looseObject({
@@ -70,7 +73,7 @@ export const valuesSchema = z.looseObject({
     const rule = brokenRule(name)
     if (rule) context.addIssue({ code: 'custom', message: rule, input: name })
   }),
-  subdomain: label,
+  subdomain,
   image: z.looseObject({ repository: z.string().min(1), tag: z.string().min(1).optional() }),
   database: z.looseObject({ url: z.string() }).optional(),
   redis: z.looseObject({ url: z.string() }).optional(),

@@ -57,6 +57,8 @@ export type RoleFacts = {
   connectionLimit: number
   /** roles that it is a member of, and so can read as */
   memberOf: string[]
+  /** roles that are a member of it, and so can read what it owns; the administrator and superusers apart */
+  members: string[]
   /** whether the administrator may act for it: needed to make it a database's owner, and to dump that */
   administered: boolean
 }
@@ -71,6 +73,9 @@ export async function roleFacts(client: pg.Client, role: string): Promise<RoleFa
          CASE WHEN rolbypassrls THEN 'BYPASSRLS' END], NULL),
        'connectionLimit', rolconnlimit,
        'memberOf', ARRAY(SELECT roleid::regrole::text FROM pg_auth_members WHERE member = pg_roles.oid ORDER BY 1),
+       'members', ARRAY(SELECT DISTINCT other.oid::regrole::text
+                        FROM pg_auth_members JOIN pg_roles AS other ON other.oid = member
+                        WHERE roleid = pg_roles.oid AND other.rolname <> current_user AND NOT other.rolsuper ORDER BY 1),
        'administered', pg_has_role(current_user, oid, 'USAGE')
      ) AS facts FROM pg_roles WHERE rolname = $1`,
     [role],
@@ -98,6 +103,7 @@ export function roleStatements(role: string, connectionLimit: number, facts: Rol
   return [
     ...(changes.length > 0 ? [`ALTER ROLE ${name} ${changes.join(' ')}`] : []),
     ...facts.memberOf.map((other) => `REVOKE ${other} FROM ${name}`),
+    ...facts.members.map((other) => `REVOKE ${name} FROM ${other}`),
     ...(facts.administered ? [] : [`GRANT ${name} TO CURRENT_USER`]),
   ]
 }
@@ -113,6 +119,23 @@ export function scramVerifier(password: string, salt = randomBytes(16), iteratio
   return `SCRAM-SHA-256$${iterations}:${salt.toString('base64')}$${storedKey}:${hmac('Server Key').toString('base64')}`
 }
 
+/**
+ * A code alone does not say whether the server had looked at the password by then, so its message decides where one
+ * code is used before and after. Messages are in the server's language, which is English at DigitalOcean (lc_messages);
+ * in any other one the answer is not known, and is never taken for a yes.
+ *
+ * @returns whether a login that was refused so had the right password; undefined where that was not told
+ */
+export function passwordWasRight(code: string | undefined, message: string): boolean | undefined {
+  if (code === '28P01') return false // the role is missing, has another password, or has none
+  if (code === '3D000' || code === '42501' || code === '55000') return true // only the database was the trouble
+  if (code === '28000' && /is not permitted to log in/.test(message)) return true
+  // 'sorry, too many clients already' has the same code, and comes first of all.
+  if (code === '53300' && /^(too many connections for|remaining connection slots are reserved)/.test(message))
+    return true
+  return undefined
+}
+
 /** @returns whether the role's password is this one: the server is asked by logging in */
 export async function acceptsPassword(
   server: Server,
@@ -124,10 +147,18 @@ export async function acceptsPassword(
     await withPostgres({ ...server, user: role, password, database }, async () => {})
     return true
   } catch (error) {
-    const code = (error as { code?: string }).code
-    if (code === '28P01' || code === '28000') return false // wrong password; no password
-    // The password was right, and only then did the server look at the database and its rights.
-    if (code === '3D000' || code === '42501' || code === '53300' || code === '55000') return true
+    const { code, message } = error as pg.DatabaseError
+    const right = passwordWasRight(code, message)
+    if (right !== undefined) return right
+    if (code === '28000' || code === '53300')
+      throw new Failure({
+        found: `Postgres at ${server.host}:${server.port} refused ${role} before it looked at the password: ${message}`,
+        expected: 'a login, or a refusal of the password',
+        next:
+          code === '53300'
+            ? 'run it again when fewer connections are open, or choose a bigger postgres_size'
+            : 'run it where Postgres lets roles in: on the cluster or the Gitea droplet',
+      })
     throw error
   }
 }
@@ -140,7 +171,7 @@ export type DatabaseFacts = {
   connectable: boolean
   /** PUBLIC's rights: any of CONNECT, TEMPORARY */
   open: string[]
-  /** other roles that may connect, the administrator and those it inherits apart */
+  /** roles that were given any right to it by name, its owner and the administrator apart */
   guests: string[]
 }
 
@@ -153,7 +184,7 @@ export async function databaseFacts(client: pg.Client, database: string): Promis
        'open', ARRAY(SELECT privilege FROM unnest(ARRAY['CONNECT', 'TEMPORARY']) privilege
                      WHERE has_database_privilege('public', oid, privilege)),
        'guests', ARRAY(SELECT DISTINCT grantee::regrole::text FROM aclexplode(datacl)
-                       WHERE grantee NOT IN (0, datdba) AND grantee <> current_user::regrole ORDER BY 1)
+                       WHERE grantee NOT IN (0, datdba, current_user::regrole) ORDER BY 1)
      ) AS facts FROM pg_database WHERE datname = $1`,
     [database],
   )
@@ -187,12 +218,17 @@ export function databaseStatements(database: string, owner: string, facts: Datab
 /** regrole prints a name as SQL would need it, and ours need no quotes. */
 const quoteIfNeeded = (name: string) => (/^[a-z_][a-z0-9_]*$/.test(name) ? name : quoteName(name))
 
-/** @returns databases, other than customers', into which every role could still log in */
-export async function openDatabases(client: pg.Client): Promise<string[]> {
+/**
+ * @param except the database that is somebody else's to look at
+ * @returns databases into which every role can log in, other customers' among them, and which the administrator can
+ *   close. What belongs to the provider (at DigitalOcean _dodb and template1) it cannot: a REVOKE there only warns.
+ */
+export async function openDatabases(client: pg.Client, except: string): Promise<string[]> {
   const { rows } = await client.query<{ datname: string }>(
     `SELECT datname FROM pg_database
-     WHERE datallowconn AND NOT datistemplate AND datname NOT LIKE 'customer\\_%'
+     WHERE datallowconn AND datname <> $1 AND pg_has_role(current_user, datdba, 'USAGE')
        AND has_database_privilege('public', oid, 'CONNECT') ORDER BY 1`,
+    [except],
   )
   return rows.map(({ datname }) => datname)
 }
@@ -241,13 +277,16 @@ export const databaseStep = (administrator: Administrator, database: string, own
     needs,
   )
 
-/** Customers' roles must find no other door on the server either. */
-export const closedStep = (administrator: Administrator, { needs }: Needs = {}) =>
+/**
+ * Customers' roles must find no other door on the server either. The customer's own database is left to databaseStep:
+ * two REVOKEs of one thing at once fail.
+ */
+export const closedStep = (administrator: Administrator, database: string, { needs }: Needs = {}) =>
   sqlStep(
-    'no other database is open to every role',
+    'no other database of ours is open to every role',
     administrator,
     async (client) =>
-      (await openDatabases(client)).map((name) => `REVOKE ALL ON DATABASE ${quoteName(name)} FROM PUBLIC`),
+      (await openDatabases(client, database)).map((name) => `REVOKE ALL ON DATABASE ${quoteName(name)} FROM PUBLIC`),
     needs,
   )
 
@@ -283,12 +322,20 @@ export async function databaseSummaries(client: pg.Client): Promise<DatabaseSumm
   return rows.map(({ name, bytes, connections }) => ({ name, bytes: Number(bytes), connections: Number(connections) }))
 }
 
-/** @returns connections that the server has for clients, and how many all other customers' roles may hold together */
+/**
+ * @returns connections that the server has for clients, and how many all other customers' roles may hold together; a
+ *   role without a limit may hold all of them
+ */
 export async function connectionFacts(client: pg.Client, except: string): Promise<{ limit: number; promised: number }> {
   const { rows } = await client.query<{ limit: number; promised: number }>(
-    `SELECT current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int AS limit,
-       (SELECT coalesce(sum(rolconnlimit), 0)::int FROM pg_roles
-        WHERE rolname LIKE 'customer\\_%' AND rolconnlimit > 0 AND rolname <> $1) AS promised`,
+    `WITH server AS (
+       SELECT current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
+         - coalesce(current_setting('reserved_connections', true)::int, 0) AS "limit" -- from 16 on
+     )
+     SELECT "limit",
+       (SELECT coalesce(sum(CASE WHEN rolconnlimit < 0 THEN "limit" ELSE rolconnlimit END), 0)::int FROM pg_roles
+        WHERE rolname LIKE 'customer\\_%' AND rolname <> $1) AS promised
+     FROM server`,
     [except],
   )
   return rows[0]!

@@ -39,7 +39,7 @@ export const addCustomer = runbook({
       { needs: [role] },
     )
     const own = databaseStep(postgres, database, database, { needs: [role] })
-    const closed = closedStep(postgres, { needs: [] })
+    const closed = closedStep(postgres, database, { needs: [] })
     const values = valuesStep(platform.repository, customer, given.tag)
     const record = terraformStep({
       title: `${customer}.app.${run.site.domain} is in DNS`,

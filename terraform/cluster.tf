@@ -13,9 +13,12 @@ data "digitalocean_kubernetes_versions" "available" {
 resource "digitalocean_kubernetes_cluster" "main" {
   name     = var.name
   region   = var.region
-  version  = data.digitalocean_kubernetes_versions.available.latest_version
   vpc_uuid = digitalocean_vpc.main.id
   tags     = [var.name]
+
+  # One day DigitalOcean no longer offers that minor version. A cluster that runs is not
+  # touched by that, but a version must be said here all the same, or no plan can be made.
+  version = coalesce(data.digitalocean_kubernetes_versions.available.latest_version, "${var.kubernetes_version}.0-do.0")
 
   # Said out loud: from Kubernetes 1.36 on, leaving it out gives a highly available
   # control plane, which costs $40 a month and cannot be switched off again.
@@ -40,6 +43,8 @@ resource "digitalocean_kubernetes_cluster" "main" {
   }
 
   lifecycle {
+    # Another node size would replace it, and its volumes with it.
+    prevent_destroy = true
     # DigitalOcean upgrades it in the maintenance window.
     ignore_changes = [version]
   }

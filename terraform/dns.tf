@@ -8,6 +8,12 @@ locals {
     for file in fileset(var.apps_directory, "customer-*/values.yaml") :
     trimprefix(dirname(file), "customer-") => yamldecode(file("${var.apps_directory}/${file}"))
   }
+
+  # Names under app.DOMAIN that are the platform's, now or soon: lib/customers.ts has the same.
+  reserved_subdomains = [
+    "admin", "api", "app", "argocd", "auth", "dev", "feature", "git", "gitea", "grafana", "lb", "login", "mail",
+    "ns", "platform", "preview", "registry", "staging", "status", "test", "www",
+  ]
 }
 
 resource "cloudflare_dns_record" "gitea" {
@@ -48,6 +54,10 @@ resource "cloudflare_dns_record" "customer" {
     precondition {
       condition     = length([for customer in local.customers : customer if customer.subdomain == each.value.subdomain]) == 1
       error_message = "The subdomain ${each.value.subdomain} is used by more than one customer."
+    }
+    precondition {
+      condition     = !contains(local.reserved_subdomains, each.value.subdomain)
+      error_message = "The subdomain ${each.value.subdomain} of customer ${each.key} is reserved for the platform."
     }
   }
 }

@@ -29,6 +29,7 @@ resource "digitalocean_reserved_ip" "gitea" {
   region = var.region
 
   lifecycle {
+    prevent_destroy = true
     # The assignment below says whose it is. One that is imported knows its droplet, and
     # would be taken from it.
     ignore_changes = [droplet_id]
@@ -100,6 +101,10 @@ resource "digitalocean_database_db" "gitea" {
 resource "digitalocean_database_user" "gitea" {
   cluster_id = digitalocean_database_cluster.gitea.id
   name       = "gitea"
+
+  lifecycle {
+    prevent_destroy = true
+  }
 }
 
 resource "digitalocean_database_firewall" "gitea" {

@@ -87,6 +87,11 @@ variable "apps_directory" {
   description = "Folder with one customer-NAME/values.yaml per customer: gitops/apps of the repository as it is on its main branch."
   type        = string
   default     = "../gitops/apps"
+
+  validation {
+    condition     = trimspace(var.apps_directory) != ""
+    error_message = "apps_directory must be a folder; without one every customer's record would go."
+  }
 }
 
 variable "load_balancer_ip" {
@@ -136,9 +141,14 @@ variable "kubernetes_version" {
 }
 
 variable "node_size" {
-  description = "Droplet size of the cluster's nodes."
+  description = "Droplet size of the cluster's nodes; DigitalOcean cannot change it on a cluster that is there."
   type        = string
   default     = "s-2vcpu-4gb"
+
+  validation {
+    condition     = can(regex("^[a-z][a-z0-9_]*(-[a-z0-9]+)+$", var.node_size)) && !startswith(var.node_size, "db-")
+    error_message = "node_size must be a droplet size slug such as s-2vcpu-4gb."
+  }
 }
 
 variable "node_count" {
@@ -211,10 +221,20 @@ variable "gitea_droplet_size" {
   description = "Size of the Gitea droplet."
   type        = string
   default     = "s-1vcpu-1gb"
+
+  validation {
+    condition     = can(regex("^[a-z][a-z0-9_]*(-[a-z0-9]+)+$", var.gitea_droplet_size)) && !startswith(var.gitea_droplet_size, "db-")
+    error_message = "gitea_droplet_size must be a droplet size slug such as s-1vcpu-1gb."
+  }
 }
 
 variable "gitea_droplet_image" {
   description = "Image that the Gitea droplet starts from."
   type        = string
   default     = "ubuntu-24-04-x64"
+
+  validation {
+    condition     = can(regex("^([a-z][a-z0-9]*(-[a-z0-9]+)+|[0-9]+)$", var.gitea_droplet_image))
+    error_message = "gitea_droplet_image must be an image slug such as ubuntu-24-04-x64, or the number of a snapshot."
+  }
 }

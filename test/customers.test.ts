@@ -1,10 +1,11 @@
 // Customers' names, the files that list them, and what is refused.
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { brokenRule, customerName, namesOf, readCustomers } from '../lib/customers.ts'
+import { brokenRule, customerName, namesOf, RESERVED, readCustomers } from '../lib/customers.ts'
+import { ROOT } from '../lib/site.ts'
 
 const test = suite<{ directory: string }>('customers')
 test.before.each((context) => {
@@ -110,6 +111,15 @@ for (const [what, folder, text, problem] of [
     asInTheSeed.replace('subdomain: acme', 'subdomain: "a.b"'),
     /subdomain must be a DNS label/,
   ],
+  ...['lb', 'argocd', 'git'].map(
+    (name) =>
+      [
+        `the platform’s ${name} as subdomain`,
+        'customer-acme',
+        asInTheSeed.replace('subdomain: acme', `subdomain: ${name}`),
+        new RegExp(`subdomain ${name} is reserved for the platform`),
+      ] as const,
+  ),
   ['no image', 'customer-acme', asInTheSeed.replace(/image:\n.*\n.*\n/, ''), /image is missing/],
   ['a number for a name', 'customer-42', asInTheSeed.replace('customer: acme', 'customer: 42'), /customer/],
   [
@@ -129,6 +139,11 @@ for (const [what, folder, text, problem] of [
 test('a folder without a values file is refused', ({ directory }) => {
   mkdirSync(join(directory, 'customer-acme'))
   assert.throws(() => readCustomers(directory), /customer-acme\/values.yaml is not there/)
+})
+
+test('Terraform keeps the same names for the platform', () => {
+  const list = /reserved_subdomains = \[([^\]]*)\]/.exec(readFileSync(join(ROOT, 'terraform', 'dns.tf'), 'utf8'))?.[1]
+  assert.equal(list?.match(/[a-z]+/g), RESERVED)
 })
 
 test('two customers with one subdomain are refused', ({ directory }) => {

@@ -46,7 +46,7 @@ test('is valid', async (context) => {
 test('passes its own tests', async (context) => {
   const { code, stdout } = await terraform(context, 'test', '-no-color')
   assert.is(code, 0, stdout)
-  assert.match(stdout, /Success! 10 passed, 0 failed/)
+  assert.match(stdout, /Success! 14 passed, 0 failed/)
 })
 
 for (const [what, file, from, to] of [

@@ -6,22 +6,23 @@ import type { Environment } from './resource.ts'
 
 /**
  * @param peer 127.0.0.1:PORT
- * @param served port that it is connected to: two connections may start from one port
+ * @param port what it is connected to; several processes may use one port of their own, each towards another
  * @returns undefined where it cannot be told: another system, or a process of somebody else's
  */
-export async function environmentOf(peer: string, served: number): Promise<Environment | undefined> {
+export async function environmentOf(peer: string, port: number): Promise<Environment | undefined> {
   if (process.platform !== 'linux') return undefined
-  const inode = await socketInode(Number(peer.slice(peer.lastIndexOf(':') + 1)), served)
+  const inode = await socketInode(Number(peer.slice(peer.lastIndexOf(':') + 1)), port)
   const pid = inode && (await ownerOf(`socket:[${inode}]`))
   if (!pid) return undefined
   const pairs = await readFile(`/proc/${pid}/environ`, 'utf8').catch(() => undefined)
-  if (!pairs) return undefined
-  return Object.fromEntries(
-    pairs.split('\0').map((pair) => [pair.slice(0, pair.indexOf('=')), pair.slice(pair.indexOf('=') + 1)]),
-  )
+  return pairs === undefined
+    ? undefined
+    : Object.fromEntries(
+        pairs.split('\0').map((pair) => [pair.slice(0, pair.indexOf('=')), pair.slice(pair.indexOf('=') + 1)]),
+      )
 }
 
-/** @returns the inode of the connection between two ports of 127.0.0.1, at the end that made it */
+/** @returns the inode of the connection between those ports of 127.0.0.1, at its first end */
 async function socketInode(from: number, to: number): Promise<string | undefined> {
   const [local, remote] = [from, to].map((port) => `0100007F:${port.toString(16).toUpperCase().padStart(4, '0')}`)
   const ESTABLISHED = '01'

@@ -11,7 +11,7 @@ import {
 import { loadSync } from '@grpc/proto-loader'
 import { environmentOf } from './client-environment.ts'
 import { conform, keepUnset, type Path, planFields, replacements } from './plan.ts'
-import type { DataSource, Provider, Resource } from './resource.ts'
+import type { DataSource, Environment, Provider, Resource } from './resource.ts'
 import { type Fields, type Row, wireSchema } from './schema.ts'
 import { type DynamicValue, equal, pack, unpack, type Value, type Values } from './values.ts'
 
@@ -49,7 +49,7 @@ export async function serveProvider<Client>(provider: Provider<Client>): Promise
   let port = 0
   server.addService(
     service('tfplugin6.Provider'),
-    implementation(provider, () => port),
+    implementation(provider, (peer) => environmentOf(peer, port)),
   )
   // Terraform may not end a provider that it did not start, and what the provider prints is the cloud's to log.
   const shutdown: handleUnaryCall<object, object> = (_call, answer) => answer(null, {})
@@ -66,7 +66,10 @@ export async function serveProvider<Client>(provider: Provider<Client>): Promise
 /** What one connection of one Terraform has been configured with. */
 type Session<Client> = { client: Client; stop: AbortController; gone: AbortController }
 
-function implementation<Client>(provider: Provider<Client>, servedPort: () => number): UntypedServiceImplementation {
+function implementation<Client>(
+  provider: Provider<Client>,
+  environmentFrom: (peer: string) => Promise<Environment | undefined>,
+): UntypedServiceImplementation {
   const sessions = new Map<string, Session<Client>>()
   const session = (peer: string): Client => {
     const found = sessions.get(peer)
@@ -103,12 +106,7 @@ function implementation<Client>(provider: Provider<Client>, servedPort: () => nu
       if (sessions.size >= 1_000) sessions.delete(sessions.keys().next().value ?? '')
       sessions.delete(peer)
       sessions.set(peer, {
-        client: provider.configure(
-          unpack(config) ?? {},
-          await environmentOf(peer, servedPort()),
-          stop.signal,
-          gone.signal,
-        ),
+        client: provider.configure(unpack(config) ?? {}, await environmentFrom(peer), stop.signal, gone.signal),
         stop,
         gone,
       })

@@ -45,6 +45,32 @@ run "cluster" {
   }
 }
 
+run "a_kubernetes_version_that_is_still_offered" {
+  command = plan
+
+  override_data {
+    target = data.digitalocean_kubernetes_versions.available
+    values = { latest_version = "1.34.6-do.0" }
+  }
+  assert {
+    condition     = digitalocean_kubernetes_cluster.main.version == "1.34.6-do.0"
+    error_message = "A new cluster starts with the newest patch of the minor version."
+  }
+}
+
+run "a_kubernetes_version_that_is_no_longer_offered" {
+  command = plan
+
+  override_data {
+    target = data.digitalocean_kubernetes_versions.available
+    values = { latest_version = "" }
+  }
+  assert {
+    condition     = digitalocean_kubernetes_cluster.main.version == "1.34.0-do.0"
+    error_message = "Without a version no plan can be made, not even of a cluster that runs."
+  }
+}
+
 run "ports" {
   command = plan
 
@@ -158,26 +184,51 @@ run "refuses_two_customers_with_one_subdomain" {
   expect_failures = [cloudflare_dns_record.customer]
 }
 
+run "refuses_a_reserved_subdomain" {
+  command = plan
+  variables {
+    apps_directory = "tests/apps-with-a-reserved-subdomain"
+  }
+  expect_failures = [cloudflare_dns_record.customer]
+}
+
 run "refuses_bad_settings" {
   command = plan
   variables {
-    name               = "LunarFront"
-    domain             = "https://lunarfront.tech"
-    region             = "New York"
-    cloudflare_zone_id = "lunarfront.tech"
-    buckets            = { state = "same", files = "same", backups = "other" }
-    operator_ssh_keys  = {}
-    load_balancer_ip   = "lb"
-    admin_cidrs        = []
-    vpc_cidr           = "10.0.0.0/8"
-    kubernetes_version = "latest"
-    node_count         = 0
-    postgres_version   = "14"
-    postgres_size      = "big"
-    valkey_version     = "redis"
+    name                = "LunarFront"
+    domain              = "https://lunarfront.tech"
+    region              = "New York"
+    cloudflare_zone_id  = "lunarfront.tech"
+    buckets             = { state = "same", files = "same", backups = "other" }
+    operator_ssh_keys   = {}
+    apps_directory      = " "
+    load_balancer_ip    = "lb"
+    admin_cidrs         = []
+    vpc_cidr            = "10.0.0.0/8"
+    kubernetes_version  = "latest"
+    node_size           = "db-s-1vcpu-1gb"
+    node_count          = 0
+    postgres_version    = "14"
+    postgres_size       = "big"
+    valkey_version      = "redis"
+    valkey_size         = "big"
+    gitea_postgres_size = "s-1vcpu-1gb"
+    gitea_droplet_size  = "1 GB"
+    gitea_droplet_image = "Ubuntu 24.04"
   }
   expect_failures = [
-    var.name, var.domain, var.region, var.cloudflare_zone_id, var.buckets, var.operator_ssh_keys, var.load_balancer_ip,
-    var.admin_cidrs, var.vpc_cidr, var.kubernetes_version, var.node_count, var.postgres_version, var.postgres_size, var.valkey_version,
+    var.name, var.domain, var.region, var.cloudflare_zone_id, var.buckets, var.operator_ssh_keys, var.apps_directory,
+    var.load_balancer_ip, var.admin_cidrs, var.vpc_cidr, var.kubernetes_version, var.node_size, var.node_count,
+    var.postgres_version, var.postgres_size, var.valkey_version, var.valkey_size, var.gitea_postgres_size,
+    var.gitea_droplet_size, var.gitea_droplet_image,
   ]
+}
+
+run "takes_other_good_settings" {
+  command = plan
+  variables {
+    node_size           = "so1_5-2vcpu-16gb"
+    gitea_droplet_size  = "s-2vcpu-4gb-120gb-intel"
+    gitea_droplet_image = "195932981"
+  }
 }

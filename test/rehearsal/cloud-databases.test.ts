@@ -60,7 +60,7 @@ test('doadmin may create databases and roles, but is no superuser', async () => 
   assert.match(await message(query('ALTER SYSTEM SET work_mem = 1')), /permission denied|must be superuser/)
 })
 
-test('defaultdb is doadmin’s; _dodb and postgres are open to nobody', async () => {
+test('defaultdb is doadmin’s; _dodb is open to all, and not doadmin’s to close', async () => {
   const owners = await query(
     'SELECT datname, pg_get_userbyid(datdba) FROM pg_database WHERE NOT datistemplate ORDER BY 1',
   )
@@ -69,8 +69,14 @@ test('defaultdb is doadmin’s; _dodb and postgres are open to nobody', async ()
     ['defaultdb', 'doadmin'],
     ['postgres', 'postgres'],
   ])
-  for (const database of ['_dodb', 'postgres'])
-    assert.match(await message(query('SELECT 1', { database })), /permission denied for database/)
+  assert.equal(
+    await query('SELECT datacl::text FROM pg_database WHERE datname = current_database()', { database: '_dodb' }),
+    [[null]],
+  )
+  await query('REVOKE ALL ON DATABASE _dodb FROM PUBLIC') // answered with a warning
+  assert.equal(await query('SELECT 1', { database: '_dodb' }), [[1]])
+  assert.match(await message(query('CREATE TABLE t ()', { database: '_dodb' })), /permission denied for schema public/)
+  assert.match(await message(query('SELECT 1', { database: 'postgres' })), /permission denied for database/)
 })
 
 test('the plan of 1 GB has 22 connections for clients', async () => {

@@ -208,10 +208,42 @@ test('a new customer’s folder is one record to add, and nothing else', async (
   await succeed(lunar, 'apply', '-input=false', '-auto-approve')
 })
 
-test('prevent_destroy holds', async () => {
-  const { code, output } = await terraform(lunar, 'plan', '-destroy', '-input=false')
+/** What holds data, or an address or a password that others know. */
+const PROTECTED = [
+  'digitalocean_database_cluster.gitea',
+  'digitalocean_database_cluster.postgres',
+  'digitalocean_database_cluster.valkey',
+  'digitalocean_database_db.gitea',
+  'digitalocean_database_user.gitea',
+  'digitalocean_droplet.gitea',
+  'digitalocean_kubernetes_cluster.main',
+  'digitalocean_reserved_ip.gitea',
+  'digitalocean_spaces_bucket.this["backups"]',
+  'digitalocean_spaces_bucket.this["files"]',
+  'digitalocean_spaces_bucket.this["state"]',
+]
+
+test('prevent_destroy holds, on each that must not go', async () => {
+  const refused = async (...args: string[]) => {
+    const { code, output } = await terraform(lunar, 'plan', '-input=false', ...args)
+    assert.is(code, 1, output)
+    const lines = output.replaceAll(/\n[│ ]*/g, ' ')
+    return [...lines.matchAll(/Resource (\S+) has lifecycle.prevent_destroy set/g)].map(([, address]) => address ?? '')
+  }
+  // A plan ends at what it may not touch: from one side it meets Gitea's database and user, from the other their server.
+  const found = [...(await refused('-destroy')), ...(await refused('-replace=digitalocean_database_cluster.gitea'))]
+  assert.equal([...new Set(found)].sort(), PROTECTED)
+})
+
+test('another node size is refused, for it would replace the cluster', async () => {
+  const { code, output } = await terraform(lunar, 'plan', '-input=false', '-var=node_size=s-4vcpu-8gb')
   assert.is(code, 1)
-  assert.match(output, /Instance cannot be destroyed/)
+  assert.match(output, /digitalocean_kubernetes_cluster.main has\s+lifecycle.prevent_destroy/)
+})
+
+test('a platform that runs plans clean when its Kubernetes version is no longer offered', async () => {
+  const { code, output } = await planned(lunar, '-var=kubernetes_version=1.30')
+  assert.is(code, 0, output)
 })
 
 test('Terraform locks the state, and whoever finds it locked is told by whom', async () => {

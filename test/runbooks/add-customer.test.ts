@@ -114,11 +114,15 @@ test('a customer’s role gets into no other database, and has no power', async 
   const denied = /permission denied for database|not currently accepting/
   const { rows } = await withPostgres(await administrator(operator), (client) =>
     client.query<{ datname: string }>(
-      "SELECT datname FROM pg_database WHERE datname NOT IN ('customer_alpha', 'template1')",
+      "SELECT datname FROM pg_database WHERE datname NOT IN ('customer_alpha', '_dodb', 'template1')",
     ),
   )
-  assert.ok(rows.length >= 6)
-  for (const { datname } of rows) await refused(await asCustomer(operator, 'alpha', datname), undefined, denied)
+  const others = rows.map(({ datname }) => datname)
+  for (const name of ['customer_beta', 'defaultdb', 'postgres']) assert.ok(others.includes(name), name)
+  for (const name of others) await refused(await asCustomer(operator, 'alpha', name), undefined, denied)
+  // These are the provider's: doadmin cannot close them, but nothing can be made there.
+  for (const name of ['_dodb', 'template1'])
+    await refused(await asCustomer(operator, 'alpha', name), 'CREATE TABLE t ()', /permission denied for schema public/)
 
   const own = await asCustomer(operator, 'alpha')
   for (const [sql, message] of [
@@ -177,6 +181,7 @@ test('the connection limit holds', async ({ operator }) => {
       clients.push(client)
     }
     await refused(server, undefined, /too many connections for role/)
+    assert.match(await must(operator, 'add-customer', 'crowd'), '7 ok, 0 changed')
   } finally {
     await Promise.all(clients.map((client) => client.end()))
   }
@@ -190,8 +195,17 @@ test('what somebody loosened by hand is tightened again', async ({ operator }) =
     await client.query('GRANT CONNECT ON DATABASE customer_loose TO PUBLIC')
     await client.query('GRANT customer_guest TO customer_loose')
     await client.query("ALTER ROLE customer_loose PASSWORD 'changed-by-hand'")
+    await client.query('CREATE ROLE reader; GRANT customer_loose TO reader')
+    await client.query('GRANT CONNECT ON DATABASE customer_guest TO PUBLIC')
+    await client.query('CREATE DATABASE by_hand')
   })
-  assert.match(await must(operator, 'add-customer', 'loose'), '4 ok, 3 changed')
+  assert.match(await must(operator, 'add-customer', 'loose'), '3 ok, 4 changed')
+  await withPostgres(await administrator(operator), async (client) => {
+    const { rows } = await client.query("SELECT pg_has_role('reader', 'customer_loose', 'MEMBER') AS member")
+    assert.equal(rows, [{ member: false }])
+  })
+  for (const name of ['customer_guest', 'by_hand'])
+    await refused(await asCustomer(operator, 'loose', name), undefined, /permission denied for database/)
   await refused(await asCustomer(operator, 'guest', 'customer_loose'), undefined, /permission denied for database/)
   await refused(await asCustomer(operator, 'loose'), 'SET ROLE customer_guest', /permission denied/)
   await refused(await asCustomer(operator, 'loose'), 'CREATE DATABASE mine', /permission denied/)

@@ -285,6 +285,10 @@ const isOlder = (planned: unknown, prior: unknown) =>
 export const kubernetesCluster = resource({
   version: 3,
   fields,
+  check: ({ version }) => [
+    ...(version === null ? ['The argument "version" is required, but no definition was found.'] : []),
+    ...(version === '' ? ['version must not be empty'] : []),
+  ],
   replaceWhen: (planned, prior) =>
     typeof planned.version === 'string' && isOlder(planned.version, prior.version) ? [['version']] : [],
   async create(planned, client, keep) {
