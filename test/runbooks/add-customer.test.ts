@@ -212,10 +212,10 @@ test('what somebody loosened by hand is tightened again', async ({ operator }) =
 })
 
 test('a lost secrets file is made anew, and the role follows it', async ({ operator }) => {
-  await must(operator, 'add-customer', 'lost')
+  await must(operator, 'add-customer', 'lost', '--yes')
   const before = secretsOf(operator, 'lost')
   rmSync(join(operator.kept, 'secrets', 'lost.json'))
-  await must(operator, 'add-customer', 'lost')
+  await must(operator, 'add-customer', 'lost', '--yes')
   assert.is.not(secretsOf(operator, 'lost').database_password, before.database_password)
   await withPostgres(await asCustomer(operator, 'lost'), (client) => client.query('SELECT 1'))
 })
