@@ -1,4 +1,4 @@
-// The only place that runs a process: with a time limit, cancelled with the run, its output logged without secrets,
+// Runs a process, which nothing but this and pipe.ts does: with a time limit, cancelled with the run, its output logged without secrets,
 // and its last lines told when it fails.
 import { closeSync, openSync, readSync, watch } from 'node:fs'
 import { PassThrough, type Readable } from 'node:stream'
@@ -43,6 +43,20 @@ export type Exec = (command: Command) => Promise<Output>
 const HANDED_DOWN =
   /^(PATH|HOME|USER|LOGNAME|LANG|LC_\w+|TERM|TZ|TMPDIR|SHELL|SSH_AUTH_SOCK|(HTTPS?|NO|ALL)_PROXY|(https?|no|all)_proxy|SSL_CERT_(FILE|DIR))$/
 
+export type ExecOptions = {
+  environment: Record<string, string | undefined>
+  signal?: AbortSignal
+  kill?: AbortSignal
+  log?: (line: string) => void
+}
+
+export const handedDown = (environment: ExecOptions['environment']) =>
+  Object.fromEntries(
+    Object.entries(environment).filter(
+      (entry): entry is [string, string] => HANDED_DOWN.test(entry[0]) && entry[1] !== undefined,
+    ),
+  )
+
 /**
  * @param environment the variables of the run, of which a child gets the harmless ones
  * @param signal aborted when the run is interrupted: the first time the child is asked to finish (SIGINT, which
@@ -50,18 +64,8 @@ const HANDED_DOWN =
  * @param log takes every line of every child, secrets already masked
  * @returns the function that runs a command; it throws a Failure with the last 20 lines when the command fails
  */
-export function createExec(options: {
-  environment: Record<string, string | undefined>
-  signal?: AbortSignal
-  kill?: AbortSignal
-  log?: (line: string) => void
-}): Exec {
-  const { environment, signal, kill, log = () => {} } = options
-  const inherited = Object.fromEntries(
-    Object.entries(environment).filter(
-      (entry): entry is [string, string] => HANDED_DOWN.test(entry[0]) && entry[1] !== undefined,
-    ),
-  )
+export function createExec({ environment, signal, kill, log = () => {} }: ExecOptions): Exec {
+  const inherited = handedDown(environment)
   return async function exec(command) {
     const {
       argv,
@@ -162,14 +166,15 @@ function follow(path: string): { stream: Readable; end: () => Promise<void> } {
 }
 
 /** zx quotes for bash; this holds in every shell. */
-const posixQuote = (argument: string) => `'${argument.replaceAll("'", "'\\''")}'`
+export const posixQuote = (argument: string) => `'${argument.replaceAll("'", "'\\''")}'`
 
 const lastLines = (output: string) => {
   const lines = redact(output).trim().split('\n').slice(-20)
   return lines[0] ? `:\n${lines.join('\n')}` : ''
 }
 
-function eachLine(stream: Readable, take: (line: string) => void): void {
+/** Calls back with each line as it comes, the last one also where nothing ends it. */
+export function eachLine(stream: Readable, take: (line: string) => void): void {
   const decoder = new StringDecoder()
   let rest = ''
   stream.on('data', (chunk: Buffer) => {

@@ -14,7 +14,6 @@ import { EXIT, Failure } from './failure.ts'
 import { identityOf, isRunning } from './process.ts'
 import { listKeys, readObject, removeObject, type Spaces, writeObject } from './spaces.ts'
 
-const PREFIX = 'lock/'
 /** Seconds between two writes of a holder. */
 const BEAT = 5
 /** Seconds after which a holder that wrote nothing is taken for dead: several beats, for a slow network. */
@@ -37,6 +36,9 @@ type Holder = z.infer<typeof holderSchema>
 
 export type Lock = { release: () => Promise<void> }
 
+/** Where a lock's numbers are. */
+type Place = { spaces: Spaces; bucket: string; prefix: string }
+
 /** @returns 'ryan@laptop, running bootstrap since 2026-11-24T02:13:05Z (process 4711)' */
 const describe = ({ who, runbook, since, pid }: Holder) => `${who}, running ${runbook} since ${since} (process ${pid})`
 
@@ -52,6 +54,8 @@ export async function takeLock(
   spaces: Spaces,
   bucket: string,
   options: {
+    /** which lock: '' for the site's own */
+    name?: string
     directory: string
     runbook: string
     wait: number
@@ -61,7 +65,8 @@ export async function takeLock(
     lease?: number
   },
 ): Promise<Lock> {
-  const { directory, runbook, wait, signal, onWaiting, onLost, lease = LEASE } = options
+  const { name = '', directory, runbook, wait, signal, onWaiting, onLost, lease = LEASE } = options
+  const place: Place = { spaces, bucket, prefix: name ? `lock-${name}/` : 'lock/' }
   const machine = machineId(directory)
   const me: Holder = {
     who: `${userInfo().username}@${hostname()}`,
@@ -77,18 +82,18 @@ export async function takeLock(
   let watched = { text: '', since: performance.now() }
   let told = ''
   for (;;) {
-    const [number, text] = await newest(spaces, bucket)
+    const [number, text] = await newest(place)
     if (text !== watched.text) watched = { text, since: performance.now() }
     const holder = text ? holderSchema.safeParse(JSON.parse(text)).data : undefined
     // Our own write may have taken effect although its answer was lost.
-    if (holder?.id === me.id) return hold(spaces, bucket, number, me, onLost)
+    if (holder?.id === me.id) return hold(place, number, me, onLost)
     const free =
       !holder ||
       holder.released ||
       (holder.machine === machine && !isRunning(holder)) ||
       performance.now() - watched.since > lease * 1000
     if (free) {
-      if (await takeNumber(spaces, bucket, number + 1, me)) return hold(spaces, bucket, number + 1, me, onLost)
+      if (await takeNumber(place, number + 1, me)) return hold(place, number + 1, me, onLost)
       continue
     }
     const description = describe(holder)
@@ -106,32 +111,34 @@ export async function takeLock(
 }
 
 /** @returns the highest number in use (0 when there is none) and what is written there */
-async function newest(spaces: Spaces, bucket: string): Promise<[number, string]> {
-  const key = (await listKeys(spaces, bucket, PREFIX)).at(-1)
-  return key ? [Number(key.slice(PREFIX.length)), (await readObject(spaces, bucket, key)) ?? ''] : [0, '']
+async function newest({ spaces, bucket, prefix }: Place): Promise<[number, string]> {
+  const key = (await listKeys(spaces, bucket, prefix)).at(-1)
+  return key ? [Number(key.slice(prefix.length)), (await readObject(spaces, bucket, key)) ?? ''] : [0, '']
 }
 
 /** Padded, so that the listing's order is the numbers' order. */
-const keyOf = (number: number) => PREFIX + String(number).padStart(10, '0')
+const keyOf = ({ prefix }: Place, number: number) => prefix + String(number).padStart(10, '0')
 
-async function takeNumber(spaces: Spaces, bucket: string, number: number, me: Holder): Promise<boolean> {
+async function takeNumber(place: Place, number: number, me: Holder): Promise<boolean> {
+  const { spaces, bucket, prefix } = place
   const body = JSON.stringify(me)
-  if (!(await writeObject(spaces, bucket, keyOf(number), body, { onlyNew: true }))) return false
-  if (await writeObject(spaces, bucket, keyOf(number), body, { onlyNew: true }))
+  if (!(await writeObject(spaces, bucket, keyOf(place, number), body, { onlyNew: true }))) return false
+  if (await writeObject(spaces, bucket, keyOf(place, number), body, { onlyNew: true }))
     throw new Failure({
       found: `${spaces.endpoint} accepts a conditional write (If-None-Match: *) to an object that exists`,
       expected: 'that it answers 412: without that neither runbooks nor Terraform can lock',
       next: 'ask the provider of the object storage',
     })
-  const keys = await listKeys(spaces, bucket, PREFIX)
+  const keys = await listKeys(spaces, bucket, prefix)
   // One that looked long ago may take a number that has been cleaned away since: then a higher one is there.
-  const mine = keys.at(-1) === keyOf(number)
-  const old = mine ? keys.slice(0, -1) : [keyOf(number)]
+  const mine = keys.at(-1) === keyOf(place, number)
+  const old = mine ? keys.slice(0, -1) : [keyOf(place, number)]
   await Promise.all(old.map((key) => removeObject(spaces, bucket, key)))
   return mine
 }
 
-function hold(spaces: Spaces, bucket: string, number: number, me: Holder, onLost: (reason: string) => void): Lock {
+function hold(place: Place, number: number, me: Holder, onLost: (reason: string) => void): Lock {
+  const { spaces, bucket } = place
   let holder = me
   let writing = Promise.resolve()
   let written = performance.now()
@@ -142,13 +149,13 @@ function hold(spaces: Spaces, bucket: string, number: number, me: Holder, onLost
   const beat = async () => {
     const began = performance.now()
     try {
-      const [highest, text] = await newest(spaces, bucket)
+      const [highest, text] = await newest(place)
       if (highest > number) {
         const other = holderSchema.safeParse(JSON.parse(text)).data
         return lose(`the lock was taken over by ${other ? describe(other) : `lock ${highest}`}`)
       }
       holder = { ...holder, beat: holder.beat + 1 }
-      await writeObject(spaces, bucket, keyOf(number), JSON.stringify(holder))
+      await writeObject(spaces, bucket, keyOf(place, number), JSON.stringify(holder))
       written = began
     } catch {} // the next beat tries again
   }
@@ -162,7 +169,7 @@ function hold(spaces: Spaces, bucket: string, number: number, me: Holder, onLost
     release: async () => {
       clearInterval(timer)
       await Promise.race([writing, sleep(BEAT * 1000, undefined, { ref: false })])
-      await writeObject(spaces, bucket, keyOf(number), JSON.stringify({ ...holder, released: true }))
+      await writeObject(spaces, bucket, keyOf(place, number), JSON.stringify({ ...holder, released: true }))
     },
   }
 }

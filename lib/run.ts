@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import type { Credentials } from './credentials.ts'
 import type { Emit } from './events.ts'
 import type { Exec } from './exec.ts'
+import type { Pipe } from './pipe.ts'
 import { identityOf, isRunning, type ProcessIdentity } from './process.ts'
 import type { Site } from './site.ts'
 import type { Spaces } from './spaces.ts'
@@ -16,6 +17,7 @@ export type Run = {
   /** the process's environment variables */
   environment: Record<string, string | undefined>
   exec: Exec
+  pipe: Pipe
   emit: Emit
   /** aborted when the run is interrupted */
   signal: AbortSignal

@@ -8,9 +8,10 @@ import { type Arguments, CHANGING, COMMON, helpText, parseArguments, type Usage 
 import { type AnyStep, converge, stepsUntil } from './converge.ts'
 import { readCredentials } from './credentials.ts'
 import type { Emit, RunEvent } from './events.ts'
-import { createExec } from './exec.ts'
+import { createExec, type ExecOptions } from './exec.ts'
 import { EXIT, Failure, misuse, type Told, tell } from './failure.ts'
 import { type Lock, takeLock } from './lock.ts'
+import { createPipe } from './pipe.ts'
 import { json, jsonLine, type Presentation, plain, terminal } from './presentation.ts'
 import { identityOf, isRunning } from './process.ts'
 import { once, type Run, recordedTerraform } from './run.ts'
@@ -27,12 +28,21 @@ export type Procedure = {
   steps: readonly AnyStep[]
   /** told at the end of a run that succeeded */
   afterwards?: readonly string[]
+  /** called at the end of a run that went to its end; what it tells are warnings */
+  ended?: (exit: number) => Promise<void>
 }
 
-export type Runbook = Usage & { procedure: (run: Run, given: Arguments) => Procedure | Promise<Procedure> }
+export type Runbook = Usage & {
+  procedure: (run: Run, given: Arguments) => Procedure | Promise<Procedure>
+  /** name of the lock that it takes; without it the site's own, for what changes the platform */
+  lock?: (given: Arguments) => string
+}
 
-/** A runbook that only shows something: lines for people, a value for programs. */
-export type Report = Usage & { report: (run: Run, given: Arguments) => Promise<{ lines: string[]; value: unknown }> }
+/** What a report shows: lines for people, a value for programs, and an exit code where that is not 0. */
+export type Shown = { lines: string[]; value: unknown; exit?: number }
+
+/** A runbook that only shows something. */
+export type Report = Usage & { report: (run: Run, given: Arguments) => Promise<Shown> }
 
 /** @returns the runbook with the options that every changing runbook has */
 export const runbook = (declared: Runbook): Runbook => ({
@@ -124,6 +134,15 @@ async function withRun(
     write('jsonl', jsonLine(event))
   }
   let lock: Lock | undefined
+  const children: ExecOptions = {
+    environment,
+    signal: interruption.signal,
+    kill: end.signal,
+    log: (line) => {
+      write('log', line)
+      if (given.verbose && !given.json) process.stderr.write(`  | ${line}\n`)
+    },
+  }
   const run: Run = {
     runbook: it.name,
     site,
@@ -133,15 +152,8 @@ async function withRun(
     plan,
     scratch,
     signal: interruption.signal,
-    exec: createExec({
-      environment,
-      signal: interruption.signal,
-      kill: end.signal,
-      log: (line) => {
-        write('log', line)
-        if (given.verbose && !given.json) process.stderr.write(`  | ${line}\n`)
-      },
-    }),
+    exec: createExec(children),
+    pipe: createPipe(children),
     spaces: once(() => openSpaces(credentials.spaces)),
     locked: () => lock !== undefined,
   }
@@ -166,6 +178,7 @@ async function withRun(
       log: journal && `${journal.startsWith(`${process.cwd()}/`) ? relative(process.cwd(), journal) : journal}.log`,
       lock: async () => {
         lock = await takeLock(await run.spaces(), site.buckets.state, {
+          name: 'lock' in it ? (it.lock?.(given) ?? '') : '',
           directory: site.directory,
           runbook: [it.name, ...Object.keys(it.positionals ?? {}).map((name) => given[name])].join(' '),
           wait: Number(given.wait ?? 900),
@@ -213,7 +226,7 @@ async function carryOut(it: Runbook, run: Run, given: Arguments, control: Contro
   }
   const seconds = () => (performance.now() - control.started) / 1000
   const log = control.log ? { log: control.log } : {}
-  const { preflight, steps, afterwards = [] } = await it.procedure(run, given)
+  const { preflight, steps, afterwards = [], ended } = await it.procedure(run, given)
   const wanted = given.until ? stepsUntil(steps, given.until) : steps
   emit({
     event: 'run started',
@@ -244,6 +257,7 @@ async function carryOut(it: Runbook, run: Run, given: Arguments, control: Contro
   hold = false
   held.forEach(emit)
   const { counts, exit } = await converged
+  if (!plan && !signal.aborted && wanted === steps) await ended?.(exit)
   const code = finish({ event: 'run finished', counts, exit, seconds: seconds(), ...log })
   if (code === EXIT.converged && wanted === steps && !given.json)
     for (const line of afterwards) process.stdout.write(`${redact(line)}\n`)
@@ -269,9 +283,9 @@ async function check(preconditions: readonly Precondition[], emit: Emit): Promis
 }
 
 async function tellReport(it: Report, run: Run, given: Arguments): Promise<number> {
-  const { lines, value } = await it.report(run, given)
+  const { lines, value, exit = EXIT.converged } = await it.report(run, given)
   process.stdout.write(given.json ? `${redact(JSON.stringify(value, null, 2))}\n` : `${lines.map(redact).join('\n')}\n`)
-  return EXIT.converged
+  return exit
 }
 
 /** @returns the line that a person types; '' where they press Ctrl-D, or Ctrl-C, which `interrupted` is told */

@@ -2,6 +2,7 @@
 export {
   CreateBucketCommand,
   DeleteObjectCommand,
+  DeleteObjectsCommand,
   GetObjectCommand,
   HeadBucketCommand,
   ListBucketsCommand,
@@ -9,3 +10,4 @@ export {
   paginateListObjectsV2,
   S3Client,
 } from '@aws-sdk/client-s3'
+export { Upload } from '@aws-sdk/lib-storage'

@@ -1,4 +1,5 @@
-// Spaces, through the AWS SDK: the state bucket, and small objects in it.
+// Spaces, through the AWS SDK: buckets, and objects whole, as streams and as lists.
+import type { Readable } from 'node:stream'
 import type { S3Client } from '@aws-sdk/client-s3'
 import { type Drift, type Step, step } from './converge.ts'
 import type { Credentials } from './credentials.ts'
@@ -124,11 +125,52 @@ export async function removeObject({ client }: Spaces, bucket: string, key: stri
   await client.send(new DeleteObjectCommand({ Bucket: bucket, Key: key }))
 }
 
-/** @returns all keys that begin with the prefix, in order, however many pages the listing has */
-export async function listKeys({ client }: Spaces, bucket: string, prefix: string): Promise<string[]> {
+export type StoredObject = { key: string; bytes: number; modified: Date }
+
+/** @returns all objects whose key begins with the prefix, in order, however many pages the listing has */
+export async function listObjects({ client }: Spaces, bucket: string, prefix: string): Promise<StoredObject[]> {
   const { paginateListObjectsV2 } = await sdk()
-  const keys: string[] = []
+  const objects: StoredObject[] = []
   for await (const page of paginateListObjectsV2({ client }, { Bucket: bucket, Prefix: prefix }))
-    for (const object of page.Contents ?? []) if (object.Key) keys.push(object.Key)
-  return keys.sort()
+    for (const { Key, Size = 0, LastModified = new Date(0) } of page.Contents ?? [])
+      if (Key) objects.push({ key: Key, bytes: Size, modified: LastModified })
+  return objects.sort((a, b) => (a.key < b.key ? -1 : 1))
+}
+
+/** @returns all keys that begin with the prefix, in order */
+export const listKeys = async (spaces: Spaces, bucket: string, prefix: string): Promise<string[]> =>
+  (await listObjects(spaces, bucket, prefix)).map(({ key }) => key)
+
+/** @returns the object's content as it comes; throws when it is not there */
+export async function readStream({ client }: Spaces, bucket: string, key: string): Promise<Readable> {
+  const { GetObjectCommand } = await sdk()
+  const { Body } = await client.send(new GetObjectCommand({ Bucket: bucket, Key: key }))
+  return Body as Readable
+}
+
+/** Bytes of a part: with the 10,000 parts that S3 allows, enough for 80 GB; a few of them are in memory at a time. */
+const PART = 8 * 2 ** 20
+
+/**
+ * Sends a stream as it comes, in parts. Where it breaks off with an error nothing is kept: not the object, not its parts.
+ *
+ * @param content has to end with an error where it is not whole: its end completes the object
+ */
+export async function writeStream({ client }: Spaces, bucket: string, key: string, content: Readable): Promise<void> {
+  const { Upload } = await sdk()
+  const params = { Bucket: bucket, Key: key, Body: content }
+  await new Upload({ client, params, partSize: PART, queueSize: 2, leavePartsOnError: false }).done()
+}
+
+/** Removes objects, a thousand at a time. */
+export async function removeObjects({ client }: Spaces, bucket: string, keys: readonly string[]): Promise<void> {
+  const { DeleteObjectsCommand } = await sdk()
+  for (let from = 0; from < keys.length; from += 1000) {
+    const Objects = keys.slice(from, from + 1000).map((Key) => ({ Key }))
+    const { Errors = [] } = await client.send(
+      new DeleteObjectsCommand({ Bucket: bucket, Delete: { Objects, Quiet: true } }),
+    )
+    if (Errors[0])
+      throw new Failure({ found: `${Errors.length} objects were not removed: ${Errors[0].Key}: ${Errors[0].Message}` })
+  }
 }

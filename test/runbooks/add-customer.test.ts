@@ -212,7 +212,7 @@ test('what somebody loosened by hand is tightened again', async ({ operator }) =
 })
 
 test('a lost secrets file is made anew, and the role follows it', async ({ operator }) => {
-  await must(operator, 'add-customer', 'lost', '--yes')
+  await must(operator, 'add-customer', 'lost')
   const before = secretsOf(operator, 'lost')
   rmSync(join(operator.kept, 'secrets', 'lost.json'))
   await must(operator, 'add-customer', 'lost', '--yes')
