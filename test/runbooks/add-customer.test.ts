@@ -116,6 +116,7 @@ test('a customer’s role gets into no other database, and has no power', async 
   for (const { datname } of rows) await refused(await asCustomer(operator, 'alpha', datname), undefined, denied)
 
   const own = await asCustomer(operator, 'alpha')
+  // Within a session of the administrator's, for pg_terminate_backend to aim at.
   for (const [sql, message] of [
     ['CREATE DATABASE mine', /permission denied to create database/],
     ['CREATE ROLE mine', /permission denied to create role/],
@@ -149,10 +150,7 @@ test('a customer’s role gets into no other database, and has no power', async 
     ['CREATE FUNCTION f() RETURNS int LANGUAGE c AS $$x$$', /permission denied/],
     ['CREATE LANGUAGE plpython3u', /must be superuser|permission denied|not available|could not open/],
   ] as const)
-    await withPostgres(await administrator(operator), async (watcher) => {
-      void watcher // an administrator's session for pg_terminate_backend to aim at
-      await refused(own, sql, message)
-    })
+    await withPostgres(await administrator(operator), () => refused(own, sql, message))
   const { rows: queries } = await withPostgres(own, (client) =>
     client.query<{ query: string }>(
       "SELECT query FROM pg_stat_activity WHERE usename <> 'customer_alpha' AND query <> '<insufficient privilege>' AND query <> ''",
