@@ -84,19 +84,19 @@ export async function takeLock(
   for (;;) {
     const [number, text] = await newest(place)
     if (text !== watched.text) watched = { text, since: performance.now() }
-    const holder = text ? holderSchema.safeParse(JSON.parse(text)).data : undefined
+    const holder = readHolder(text)
     // Our own write may have taken effect although its answer was lost.
     if (holder?.id === me.id) return hold(place, number, me, onLost)
     const free =
-      !holder ||
-      holder.released ||
-      (holder.machine === machine && !isRunning(holder)) ||
+      text === '' ||
+      holder?.released ||
+      (holder?.machine === machine && !isRunning(holder)) ||
       performance.now() - watched.since > lease * 1000
     if (free) {
       if (await takeNumber(place, number + 1, me)) return hold(place, number + 1, me, onLost)
       continue
     }
-    const description = describe(holder)
+    const description = holder ? describe(holder) : 'somebody whose note cannot be read'
     if (performance.now() > deadline)
       throw new Failure({
         found: `the site is locked by ${description}`,
@@ -107,6 +107,14 @@ export async function takeLock(
     if (description !== told) onWaiting(description)
     told = description
     await sleep(Math.min(1000, Math.max(50, wait * 200)), undefined, { signal })
+  }
+}
+
+function readHolder(text: string): Holder | undefined {
+  try {
+    return holderSchema.parse(JSON.parse(text))
+  } catch {
+    return undefined // nobody, or a note of another version
   }
 }
 
@@ -151,7 +159,7 @@ function hold(place: Place, number: number, me: Holder, onLost: (reason: string)
     try {
       const [highest, text] = await newest(place)
       if (highest > number) {
-        const other = holderSchema.safeParse(JSON.parse(text)).data
+        const other = readHolder(text)
         return lose(`the lock was taken over by ${other ? describe(other) : `lock ${highest}`}`)
       }
       holder = { ...holder, beat: holder.beat + 1 }

@@ -27,7 +27,10 @@ async function get(url: string, token: Secret, signal: AbortSignal): Promise<unk
         headers: { authorization: `Bearer ${token.reveal()}`, accept: 'application/json' },
         signal: AbortSignal.any([signal, AbortSignal.timeout(15_000)]),
       })
-      const body: unknown = await response.json().catch(() => ({}))
+      const body: unknown = await response.json().catch((error: unknown) => {
+        if (response.ok) throw error // it broke off, or somebody else has answered
+        return {}
+      })
       if (response.ok) return body
       if (attempt === ATTEMPTS || (response.status !== 429 && response.status < 500))
         throw new ApiError(response.status, messageOf(body) ?? response.statusText)

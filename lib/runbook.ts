@@ -207,7 +207,9 @@ async function withRun(
   } catch (error) {
     if (interruption.signal.aborted) return lost ? EXIT.locked : EXIT.interrupted
     show.close()
-    emit({ event: 'run failed', failure: tell(error) })
+    // Wrong use leaves nothing behind, not even a journal.
+    const tellIt = error instanceof Failure && error.exit === EXIT.usage ? show.emit : emit
+    tellIt({ event: 'run failed', failure: tell(error) })
     return error instanceof Failure ? error.exit : EXIT.failed
   } finally {
     await lock?.release().catch(() => {}) // then it is passed by like that of a run that died

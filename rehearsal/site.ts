@@ -1,5 +1,5 @@
 // A rehearsal: a cloud of its own, a site that lives in it, and the environment in which the runbooks find both.
-import { execFile, spawn } from 'node:child_process'
+import { type ChildProcess, execFile, spawn } from 'node:child_process'
 import { closeSync, existsSync, mkdirSync, openSync, readdirSync, readFileSync, rmSync } from 'node:fs'
 import { homedir, userInfo } from 'node:os'
 import { join, resolve } from 'node:path'
@@ -222,6 +222,12 @@ async function answers({ digitalocean, pid }: CloudAddresses): Promise<boolean> 
   }
 }
 
+/** The clouds that end with this process. */
+const ours = new Set<ChildProcess>()
+process.once('exit', () => {
+  for (const cloud of ours) cloud.kill('SIGTERM')
+})
+
 async function startCloudProcess(directory: string, tools: Tools, stays: boolean): Promise<CloudAddresses> {
   const home = cloudDirectory(directory)
   mkdirSync(home, { recursive: true, mode: 0o700 })
@@ -242,8 +248,9 @@ async function startCloudProcess(directory: string, tools: Tools, stays: boolean
     },
   )
   closeSync(log)
-  const end = () => child.kill('SIGTERM')
-  process.once('exit', end)
+  ours.add(child)
+  const gone = () => ours.delete(child)
+  child.once('error', gone).once('exit', gone)
   const { stdout } = child
   if (!stdout) throw new Error('the cloud has no standard output')
   return new Promise((resolve, reject) => {
@@ -253,18 +260,20 @@ async function startCloudProcess(directory: string, tools: Tools, stays: boolean
       reject(new Failure({ found: `the cloud ${reason}${said ? `:\n${said}` : ''}`, next: `less ${logFile}` }))
     }
     const timer = setTimeout(() => {
-      end()
+      child.kill('SIGTERM')
       fail(`was not ready within ${PATIENCE} s`)
     }, PATIENCE * 1000)
     child.once('error', ({ message }) => fail(`could not be started: ${message}`))
-    child.once('exit', (code, signal) => fail(`ended with ${code ?? signal} before it was ready`))
+    const early = (code: number | null, signal: NodeJS.Signals | null) =>
+      fail(`ended with ${code ?? signal} before it was ready`)
+    child.once('exit', early)
     let printed = ''
     stdout.setEncoding('utf8').on('data', (chunk: string) => {
       printed += chunk
       if (!printed.includes('\n')) return
       clearTimeout(timer)
-      child.removeAllListeners('exit')
-      if (stays) process.off('exit', end)
+      child.off('exit', early)
+      if (stays) gone()
       stdout.destroy()
       child.unref()
       resolve(JSON.parse(printed))

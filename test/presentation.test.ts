@@ -1,9 +1,9 @@
-// What a person reads of a run, line by line.
+// What a person reads of a run, line by line; and what is live below it on a terminal.
 import { PassThrough } from 'node:stream'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import type { RunEvent } from '../lib/events.ts'
-import { jsonLine, linesOf, plain } from '../lib/presentation.ts'
+import { jsonLine, linesOf, plain, terminal } from '../lib/presentation.ts'
 import { Secret } from '../lib/secret.ts'
 
 const lines = (event: RunEvent, verbose = false) => linesOf(event, verbose)
@@ -66,6 +66,148 @@ test('no secret gets out, as a line or as JSON, and JSON has no stack', () => {
     assert.not.match(text, secret)
     assert.not.match(text, 'at x.ts')
   }
+})
+
+// --- on a terminal ---------------------------------------------------------------------
+
+/** Shows what is written to it as a terminal would: lines, cursor up, erase below, and colours apart. */
+function fakeTerminal(columns?: number) {
+  let text = ''
+  const out = {
+    columns,
+    write: (chunk: string) => {
+      text += chunk
+      return true
+    },
+  }
+  const written = () => text
+  const screen = () => {
+    const shown: string[] = []
+    let row = 0
+    for (const [part, up, erase] of text
+      .replaceAll(/\x1b\[\d+m/g, '')
+      .matchAll(/\x1b\[(\d+)A|(\x1b\[J)|[^\x1b\n]*\n/g)) {
+      if (up) row -= Number(up)
+      else if (erase) shown.length = row
+      else shown[row++] = part.slice(0, -1)
+    }
+    return shown
+  }
+  return { out: out as unknown as NodeJS.WriteStream, written, screen }
+}
+
+/** Runs with a clock that only moves when it is told to. */
+function withClock(work: (pass: (ms: number) => void, isTicking: () => boolean) => void): void {
+  const real = { setInterval: globalThis.setInterval, clearInterval: globalThis.clearInterval, now: performance.now }
+  const timers = new Map<object, { tick: () => void; every: number; next: number }>()
+  let now = 1000
+  const pass = (ms: number) => {
+    for (const end = now + ms; now < end; ) {
+      now++
+      for (const timer of timers.values())
+        if (now >= timer.next) {
+          timer.next += timer.every
+          timer.tick()
+        }
+    }
+  }
+  try {
+    performance.now = () => now
+    globalThis.setInterval = ((tick: () => void, every: number) => {
+      const timer = { unref: () => timer }
+      timers.set(timer, { tick, every, next: now + every })
+      return timer
+    }) as unknown as typeof setInterval
+    globalThis.clearInterval = ((timer: object) => void timers.delete(timer)) as typeof clearInterval
+    work(pass, () => timers.size > 0)
+  } finally {
+    Object.assign(globalThis, { setInterval: real.setInterval, clearInterval: real.clearInterval })
+    performance.now = real.now
+  }
+}
+
+const finished = (step: string): RunEvent => ({ event: 'step finished', step, status: 'ok', seconds: 0 })
+
+test('on a terminal every running step has a live line below what is done, with its time and what it waits for', () => {
+  withClock((pass) => {
+    const { out, screen } = fakeTerminal(100)
+    const { emit } = terminal(out, false, true)
+    emit({ event: 'step started', step: 'a' })
+    emit({ event: 'step started', step: 'b' })
+    assert.equal(screen(), ['…        a  0.0 s', '…        b  0.0 s'])
+    emit({ event: 'step waiting', step: 'b', for: 'terraform\nplan' })
+    pass(1000)
+    assert.equal(screen(), ['…        a  1.0 s', '…        b  1.0 s  terraform plan'])
+    emit(finished('a'))
+    assert.equal(screen(), ['ok       a', '…        b  1.0 s  terraform plan'])
+    emit({ event: 'warning', text: 'look' })
+    pass(61_000)
+    assert.equal(screen(), ['ok       a', 'warning  look', '…        b  1 min 2 s  terraform plan'])
+    emit(finished('b'))
+    assert.equal(screen(), ['ok       a', 'warning  look', 'ok       b'])
+  })
+})
+
+test('before a question and at the end nothing live is left, and nothing is drawn any more', () => {
+  withClock((pass, isTicking) => {
+    const { out, screen, written } = fakeTerminal(100)
+    const { emit, close } = terminal(out, false, true)
+    emit({ event: 'step started', step: 'a' })
+    assert.ok(isTicking())
+    close()
+    assert.equal(screen(), [])
+    assert.not.ok(isTicking())
+    const before = written()
+    pass(1000)
+    assert.is(written(), before)
+    emit({ event: 'step waiting', step: 'a', for: 'more' })
+    assert.equal(screen(), ['…        a  1.0 s  more'], 'it goes on after the question')
+  })
+})
+
+test('a live line never gets wider than the terminal, since erasing it would leave a rest', () => {
+  for (const [columns, width] of [
+    [20, 19],
+    [undefined, 79],
+    [0, 79],
+  ] as const)
+    withClock(() => {
+      const { out, screen } = fakeTerminal(columns)
+      terminal(out, false, true).emit({ event: 'step started', step: 'x'.repeat(200) })
+      assert.equal(
+        screen().map((line) => line.length),
+        [width],
+      )
+    })
+})
+
+test('colours are on the first word, and nowhere when they are not wanted', () => {
+  for (const colour of [true, false])
+    withClock(() => {
+      const { out, written } = fakeTerminal(100)
+      const { emit } = terminal(out, false, colour)
+      emit(finished('fine'))
+      emit({ event: 'step finished', step: 'bad', status: 'failed', seconds: 0, failure: { found: 'ok is not so' } })
+      assert.is(
+        written(),
+        colour
+          ? '\x1b[32mok\x1b[0m       fine\n\x1b[31mfailed\x1b[0m   bad\n         ok is not so\n'
+          : 'ok       fine\nfailed   bad\n         ok is not so\n',
+      )
+    })
+})
+
+test('no secret gets onto a terminal, neither into a line that stays nor into a live one, nor in part', () => {
+  withClock(() => {
+    const secret = new Secret('hidden-value-of-the-terminal').reveal()
+    const { out, written } = fakeTerminal(30)
+    const { emit } = terminal(out, true, true)
+    emit({ event: 'step started', step: 'a' })
+    emit({ event: 'step waiting', step: 'a', for: secret })
+    emit({ event: 'run failed', failure: { found: `with ${secret}`, stack: `at ${secret}` } })
+    assert.match(written(), '[reda')
+    assert.not.match(written(), 'hidden')
+  })
 })
 
 test.run()

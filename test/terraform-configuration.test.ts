@@ -8,12 +8,17 @@ import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { ROOT } from '../lib/site.ts'
 import { type Rehearsal, startRehearsal } from '../rehearsal/site.ts'
+import { installTools } from '../rehearsal/tools.ts'
 
-const test = suite<{ rehearsal: Rehearsal; directory: string }>('terraform/')
+type Context = { rehearsal: Rehearsal; directory: string; program: string }
+
+const test = suite<Context>('terraform/')
 const execute = promisify(execFile)
 
 test.before(async (context) => {
-  context.rehearsal = await startRehearsal({ directory: mkdtempSync(join(tmpdir(), 'lunarfront-test-')) })
+  const tools = await installTools(console.log)
+  context.program = tools.terraform
+  context.rehearsal = await startRehearsal({ directory: mkdtempSync(join(tmpdir(), 'lunarfront-test-')), tools })
   context.directory = join(context.rehearsal.directory, 'terraform')
   cpSync(join(ROOT, 'terraform'), context.directory, {
     recursive: true,
@@ -24,8 +29,8 @@ test.before(async (context) => {
 })
 test.after(({ rehearsal }) => rehearsal.down())
 
-const terraform = ({ rehearsal, directory }: { rehearsal: Rehearsal; directory: string }, ...args: string[]) =>
-  execute('terraform', args, {
+const terraform = ({ rehearsal, directory, program }: Context, ...args: string[]) =>
+  execute(program, args, {
     cwd: directory,
     env: { ...rehearsal.env, TF_DATA_DIR: join(directory, '.terraform') },
   }).then(

@@ -14,22 +14,29 @@ export type Control = {
   spaces: SpacesSettings
 }
 
-/** Besides faults: how many droplets the account may have, and how long a thing is made, in milliseconds. */
+/**
+ * Besides faults: how many droplets the account may have, how long a thing is made, in milliseconds, and how many dollars
+ * the account has used since the month began.
+ */
 const planted = z.union([
   faultSchema,
   z.strictObject({ droplet_limit: z.number().int().min(0) }),
   z.strictObject({ ready_after_ms: z.number().min(0) }),
+  z.strictObject({ month_to_date_usage: z.number().min(0) }),
 ])
 
-type Settings = { droplet_limit: number; ready_after_ms: number }
+type Settings = { droplet_limit: number; ready_after_ms: number; month_to_date_usage: number }
 
 const settingsOf = ({ state, readyAfter }: Account): Settings => ({
   droplet_limit: state.account.droplet_limit,
   ready_after_ms: readyAfter,
+  month_to_date_usage: state.monthToDateUsage,
 })
 
-function change(account: Account, { droplet_limit, ready_after_ms }: Partial<Settings>): void {
-  account.state.account.droplet_limit = droplet_limit ?? account.state.account.droplet_limit
+function change(account: Account, { droplet_limit, ready_after_ms, month_to_date_usage }: Partial<Settings>): void {
+  const { state } = account
+  state.account.droplet_limit = droplet_limit ?? state.account.droplet_limit
+  state.monthToDateUsage = month_to_date_usage ?? state.monthToDateUsage
   account.readyAfter = ready_after_ms ?? account.readyAfter
 }
 

@@ -97,6 +97,14 @@ test('how long a thing is made can be set', async () => {
   assert.is((await create('usual')).status, 'new')
 })
 
+test('what the account has used since the month began can be set', async () => {
+  const used = async () => (await digitalocean(subject, 'GET', '/customers/my/balance')).body.month_to_date_usage
+  await control(subject, 'POST', '/faults', { month_to_date_usage: 23.4 })
+  assert.is(await used(), '23.40')
+  await control(subject, 'DELETE', '/faults')
+  assert.is(await used(), '0.00')
+})
+
 test('Spaces: refused, dropped, broken off', async () => {
   const { url, region, access_key_id, secret_access_key } = subject.cloud.spaces
   const s3 = new S3Client({
@@ -137,6 +145,7 @@ test('a fault that makes no sense is refused', async () => {
     fault({ api: 'spaces' }, {}),
     fault({ api: 'spaces', path: '(' }, { drop: true }),
     fault({ api: 'spaces', times: 0 }, { drop: true }),
+    { month_to_date_usage: '1' },
   ]
   for (const each of wrong)
     assert.is((await control(subject, 'POST', '/faults', each)).status, 422, JSON.stringify(each))
@@ -144,6 +153,7 @@ test('a fault that makes no sense is refused', async () => {
     faults: [],
     droplet_limit: 10,
     ready_after_ms: 20,
+    month_to_date_usage: 0,
   })
 })
 

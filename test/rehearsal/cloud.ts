@@ -29,7 +29,7 @@ export type Subject = { cloud: Cloud; directory: string; tools: Tools }
  * Starts a cloud before the file's first test and stops it after the last one.
  * @returns an object that is filled in by then
  */
-export function cloudFor(suite: Test, options: { readyAfter?: number } = {}): Subject {
+export function cloudFor<Context>(suite: Test<Context>, options: { readyAfter?: number } = {}): Subject {
   const subject = {} as Subject
   suite.before(async () => {
     subject.tools = await allTools()

@@ -3,12 +3,13 @@ import { execFileSync, spawnSync } from 'node:child_process'
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { parse } from 'yaml'
 import { Failure } from '../../lib/failure.ts'
-import { isRunning } from '../../rehearsal/servers/processes.ts'
+import { isRunning, processStarted } from '../../rehearsal/servers/processes.ts'
 import { checkOwn, endRehearsal, findRehearsal, processesOf, startRehearsal } from '../../rehearsal/site.ts'
 import { installTools } from '../../rehearsal/tools.ts'
 
@@ -110,14 +111,43 @@ test('up raises everything, a second up changes nothing, down leaves nothing', a
 test('several rehearsals at once are each their own, and start in seconds', async ({ parent }) => {
   const tools = await installTools(console.log)
   const directories = ['one', 'two'].map((name) => join(parent, name))
+  const listeners = process.listenerCount('exit')
   const [one, two] = await Promise.all(directories.map((directory) => startRehearsal({ directory, tools })))
   try {
     for (const name of ['DIGITALOCEAN_API_URL', 'SPACES_ENDPOINT_URL', 'SPACES_SECRET_ACCESS_KEY', 'LUNARFRONT_SITE'])
       assert.is.not(one?.env[name], two?.env[name])
+    assert.is(process.listenerCount('exit'), listeners, 'each waits for the end of this process by itself')
   } finally {
     await Promise.all([one?.down(), two?.down()])
   }
   for (const directory of directories) assert.not(existsSync(directory))
+})
+
+test('rehearsals that nobody ended end with the process that started them', async ({ parent }) => {
+  const directories = ['one', 'two'].map((name) => join(parent, name))
+  const script = join(parent, 'start.mts')
+  writeFileSync(
+    script,
+    `import { startRehearsal } from ${JSON.stringify(join(ROOT, 'rehearsal', 'site.ts'))}
+const started = await Promise.all(${JSON.stringify(directories)}.map((directory) => startRehearsal({ directory })))
+process.stdout.write(JSON.stringify(started.map(({ cloud }) => cloud.pid)))
+process.exit(0)
+`,
+  )
+  try {
+    const { status, stdout, stderr } = spawnSync(process.execPath, ['--import', 'tsx', script], {
+      cwd: ROOT,
+      encoding: 'utf8',
+    })
+    assert.is(status, 0, stderr)
+    const pids = JSON.parse(stdout) as number[]
+    assert.is(pids.length, 2)
+    const running = () => pids.filter((pid) => processStarted(pid) !== undefined)
+    for (const end = Date.now() + 30_000; running().length > 0 && Date.now() < end; ) await sleep(20)
+    assert.equal(running(), [])
+  } finally {
+    await Promise.all(directories.map(endRehearsal))
+  }
 })
 
 test('settings of the site can be given', async ({ directory }) => {

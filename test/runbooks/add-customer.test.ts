@@ -7,7 +7,21 @@ import * as assert from 'uvu/assert'
 import { parse } from 'yaml'
 import { type Server, withPostgres } from '../../lib/postgres.ts'
 import { Secret } from '../../lib/secret.ts'
-import { digitalocean, git, must, type Operator, objects, run, startOperator } from './operator.ts'
+import {
+  administrator,
+  callsDuring,
+  digitalocean,
+  eventOf,
+  everything,
+  git,
+  must,
+  type Operator,
+  objects,
+  run,
+  start,
+  startOperator,
+  statusesOf,
+} from './operator.ts'
 
 /** One rehearsal for all: bootstrapped once, and every test has customers of its own. */
 const test = suite<{ operator: Operator }>('add-customer')
@@ -16,25 +30,6 @@ test.before(async (context) => {
   await must(context.operator, 'bootstrap', '--yes')
 })
 test.after(({ operator }) => operator.down())
-
-/** The shared Postgres, as its administrator. */
-async function administrator(operator: Operator): Promise<Server> {
-  const { databases } = (await digitalocean(operator, 'GET', '/v2/databases')) as {
-    databases: {
-      id: string
-      name: string
-      connection: { host: string; port: number; user: string; password: string }
-    }[]
-  }
-  const { id, connection } = databases.find(({ name }) => name === 'lunarfront-postgres')!
-  const { ca } = (await digitalocean(operator, 'GET', `/v2/databases/${id}/ca`)) as { ca: { certificate: string } }
-  return {
-    ...connection,
-    password: new Secret(connection.password),
-    database: 'defaultdb',
-    ca: Buffer.from(ca.certificate, 'base64').toString('utf8'),
-  }
-}
 
 const secretsOf = (operator: Operator, customer: string) =>
   JSON.parse(readFileSync(join(operator.kept, 'secrets', `${customer}.json`), 'utf8')) as {
@@ -125,6 +120,7 @@ test('a customer’s role gets into no other database, and has no power', async 
     await refused(await asCustomer(operator, 'alpha', name), 'CREATE TABLE t ()', /permission denied for schema public/)
 
   const own = await asCustomer(operator, 'alpha')
+  // Within a session of the administrator's, for pg_terminate_backend to aim at.
   for (const [sql, message] of [
     ['CREATE DATABASE mine', /permission denied to create database/],
     ['CREATE ROLE mine', /permission denied to create role/],
@@ -158,10 +154,7 @@ test('a customer’s role gets into no other database, and has no power', async 
     ['CREATE FUNCTION f() RETURNS int LANGUAGE c AS $$x$$', /permission denied/],
     ['CREATE LANGUAGE plpython3u', /must be superuser|permission denied|not available|could not open/],
   ] as const)
-    await withPostgres(await administrator(operator), async (watcher) => {
-      void watcher // an administrator's session for pg_terminate_backend to aim at
-      await refused(own, sql, message)
-    })
+    await withPostgres(await administrator(operator), () => refused(own, sql, message))
   const { rows: queries } = await withPostgres(own, (client) =>
     client.query<{ query: string }>(
       "SELECT query FROM pg_stat_activity WHERE usename <> 'customer_alpha' AND query <> '<insufficient privilege>' AND query <> ''",
@@ -229,9 +222,33 @@ test('a damaged secrets file is not overwritten', async ({ operator }) => {
   assert.is(readFileSync(join(operator.kept, 'secrets', 'damaged.json'), 'utf8'), '{"database_password": "')
 })
 
-test('two at once for one name: one of everything', async ({ operator }) => {
-  const results = await Promise.all([run(operator, 'add-customer', 'twice'), run(operator, 'add-customer', 'twice')])
+/** Every push waits from now on. @returns how to let them go on */
+function holdPushes(operator: Operator): () => void {
+  const hook = join(operator.repository, 'hooks', 'pre-receive')
+  writeFileSync(hook, '#!/bin/sh\nwhile [ -e hooks/pre-receive ]; do sleep 0.05; done\n')
+  chmodSync(hook, 0o755)
+  return () => rmSync(hook, { force: true })
+}
+
+/** Starts both, the second while the first has the lock. @returns how they ended, and whom the second waited for */
+async function bothAtOnce(operator: Operator, first: string, second: string) {
+  const release = holdPushes(operator)
+  try {
+    const one = start(operator, 'add-customer', first, '--json')
+    await eventOf(one, ({ event }) => event === 'step drifted') // nothing is applied without the lock
+    const two = start(operator, 'add-customer', second, '--json')
+    const waiting = await eventOf(two, ({ event }) => event === 'lock waiting')
+    release()
+    return { waiting, results: await Promise.all([one.ended, two.ended]) }
+  } finally {
+    release()
+  }
+}
+
+test('two at once for one name: one of everything, and the second finds it done', async ({ operator }) => {
+  const { results } = await bothAtOnce(operator, 'twice', 'twice')
   for (const { code, stdout } of results) assert.is(code, 0, stdout)
+  assert.equal(Object.values(statusesOf(results[1]!)), Array(7).fill('ok'))
   assert.is(git(operator, 'log', '--oneline', '--', 'gitops/apps/customer-twice').trim().split('\n').length, 1)
   const { dns_records } = (await objects(operator)).cloudflare
   assert.is(dns_records.filter(({ name }) => name === 'twice.app.lunarfront.test').length, 1)
@@ -241,11 +258,11 @@ test('two at once for one name: one of everything', async ({ operator }) => {
 test('two at once for two names: nothing of either is lost, and the second says whom it waits for', async ({
   operator,
 }) => {
-  const results = await Promise.all(['left', 'right'].map((name) => run(operator, 'add-customer', name)))
+  const { waiting, results } = await bothAtOnce(operator, 'left', 'right')
   for (const { code, stdout } of results) assert.is(code, 0, stdout)
   assert.match(
-    results.map(({ stdout }) => stdout).join(''),
-    /waiting +for the lock of this site, held by .*@.*, running add-customer (left|right) since/,
+    waiting.event === 'lock waiting' ? waiting.holder : '',
+    /^.*@.*, running add-customer left since .* \(process \d+\)$/,
   )
   for (const name of ['left', 'right']) {
     git(operator, 'show', `main:gitops/apps/customer-${name}/values.yaml`)
@@ -257,12 +274,20 @@ test('two at once for two names: nothing of either is lost, and the second says 
 })
 
 test('who does not want to wait is told who holds the lock, with exit 75', async ({ operator }) => {
-  const results = await Promise.all(['one', 'two'].map((name) => run(operator, 'add-customer', name, '--wait', '0')))
-  const codes = results.map(({ code }) => code).sort()
-  assert.equal(codes, [0, 75])
-  const loser = results.find(({ code }) => code === 75)
-  assert.match(loser?.stderr ?? '', /^error: the site is locked by .*running add-customer/)
-  for (const name of ['one', 'two']) await must(operator, 'add-customer', name)
+  const release = holdPushes(operator)
+  try {
+    const one = start(operator, 'add-customer', 'one', '--json')
+    await eventOf(one, ({ event }) => event === 'step drifted')
+    const two = await run(operator, 'add-customer', 'two', '--wait', '0')
+    assert.is(two.code, 75, two.stdout)
+    assert.match(two.stderr, /^error: the site is locked by .*running add-customer one since/)
+    assert.not.ok(existsSync(join(operator.kept, 'secrets', 'two.json')))
+    release()
+    assert.is((await one.ended).code, 0)
+  } finally {
+    release()
+  }
+  await must(operator, 'add-customer', 'two')
 })
 
 test('a push in between is taken in, not overwritten', async ({ operator }) => {
@@ -327,15 +352,17 @@ test('a drift that is not the customer’s is refused with the list, and left al
 })
 
 test('--plan shows what is missing, says what it cannot know, and writes nothing', async ({ operator }) => {
-  const look = async () => ({ objects: await objects(operator), head: git(operator, 'rev-parse', 'main') })
-  const before = await look()
-  const { code, stdout } = await run(operator, 'add-customer', 'planned', '--plan')
-  assert.is(code, 2)
-  assert.match(stdout, 'CREATE ROLE "customer_planned"')
-  assert.match(stdout, 'CREATE DATABASE "customer_planned"')
-  assert.match(stdout, /unknown +planned\.app\.lunarfront\.test is in DNS +unknown until applied/)
-  assert.equal(await look(), before)
-  assert.not.ok(existsSync(join(operator.kept, 'secrets', 'planned.json')))
+  const before = await everything(operator)
+  const { calls, writes } = await callsDuring(operator, async () => {
+    const { code, stdout } = await run(operator, 'add-customer', 'planned', '--plan')
+    assert.is(code, 2, stdout)
+    assert.match(stdout, 'CREATE ROLE "customer_planned"')
+    assert.match(stdout, 'CREATE DATABASE "customer_planned"')
+    assert.match(stdout, /unknown +planned\.app\.lunarfront\.test is in DNS +unknown until applied/)
+  })
+  assert.ok(calls.length > 0)
+  assert.equal(writes, [])
+  assert.equal(await everything(operator), before)
 })
 
 test('a pinned customer carries its tag; the fleet’s list shows every customer', async ({ operator }) => {

@@ -1,11 +1,17 @@
 // bootstrap against a rehearsed cloud: plan, first run, second run, budget, credentials, faults, interruption.
+import { execFileSync } from 'node:child_process'
+import { readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { isRunning } from '../../lib/process.ts'
+import { ROOT } from '../../lib/site.ts'
 import {
+  callsDuring,
   clearFaults,
-  digitalocean,
+  commitByHand,
   eventsOf,
+  everything,
   filesBelow,
   git,
   must,
@@ -16,6 +22,7 @@ import {
   start,
   startOperator,
   statusesOf,
+  terraformOf,
   watch,
 } from './operator.ts'
 
@@ -26,18 +33,35 @@ test.before.each(async (context) => {
 test.after.each(({ operator }) => operator.down())
 
 test('--plan of an empty site writes nothing anywhere, says what it cannot know, and exits 2', async ({ operator }) => {
-  const look = async () => ({
-    objects: await objects(operator),
-    refs: git(operator, 'for-each-ref'),
-    files: filesBelow(operator.kept),
+  const before = await everything(operator)
+  const { calls, writes } = await callsDuring(operator, async () => {
+    const { code, stdout } = await run(operator, 'bootstrap', '--plan')
+    assert.is(code, 2, stdout)
+    assert.match(stdout, /unknown\s+Ansible’s inventory names the droplet\s+unknown until applied/)
+    assert.match(stdout, 'create digitalocean_kubernetes_cluster.main')
+    assert.match(stdout, /together \$116 a month/)
   })
-  const before = await look()
-  const { code, stdout } = await run(operator, 'bootstrap', '--plan')
-  assert.is(code, 2, stdout)
-  assert.match(stdout, /unknown\s+Ansible’s inventory names the droplet\s+unknown until applied/)
-  assert.match(stdout, 'create digitalocean_kubernetes_cluster.main')
-  assert.match(stdout, /together \$116 a month/)
-  assert.equal(await look(), before)
+  assert.equal(writes, [])
+  for (const api of ['digitalocean', 'cloudflare', 'spaces'])
+    assert.ok(
+      calls.some((call) => call.api === api),
+      `${api} was asked nothing`,
+    )
+  assert.equal(await everything(operator), before)
+})
+
+test('--plan of what is there writes nothing either, whether it differs or not', async ({ operator }) => {
+  await must(operator, 'bootstrap', '--yes')
+  for (const exit of [0, 2]) {
+    if (exit === 2) rmSync(join(operator.kept, 'inventory.ini'))
+    const before = await everything(operator)
+    const { writes } = await callsDuring(operator, async () => {
+      const { code, stdout } = await run(operator, 'bootstrap', '--plan')
+      assert.is(code, exit, stdout)
+    })
+    assert.equal(writes, [])
+    assert.equal(await everything(operator), before)
+  }
 })
 
 test('the first run makes everything, the second nothing', async ({ operator }) => {
@@ -53,7 +77,8 @@ test('the first run makes everything, the second nothing', async ({ operator }) 
     'git.lunarfront.test',
     'registry.lunarfront.test',
   ])
-  assert.is(git(operator, 'rev-parse', 'main'), git(operator, 'rev-parse', 'main'))
+  const head = execFileSync('git', ['rev-parse', 'HEAD'], { cwd: ROOT, encoding: 'utf8' })
+  assert.is(git(operator, 'rev-parse', 'main'), head, 'the repository is not at this checkout’s commit')
 
   const second = await run(operator, 'bootstrap')
   assert.is(second.code, 0, second.stdout)
@@ -77,7 +102,7 @@ test('--until stops after the step it names', async ({ operator }) => {
   assert.is(git(operator, 'for-each-ref'), '')
 })
 
-test('a plan above the budget is refused with the bill, and nothing of it is made', async ({ operator }) => {
+test('a plan above the budget is refused with the bill, and nothing of it is made', async () => {
   const poor = await startOperator({ budget_usd_per_month: 100 })
   try {
     const { code, stdout } = await run(poor, 'bootstrap', '--yes')
@@ -89,7 +114,6 @@ test('a plan above the budget is refused with the bill, and nothing of it is mad
   } finally {
     await poor.down()
   }
-  void operator
 })
 
 test('everything that is wrong before the start is told at once', async ({ operator }) => {
@@ -171,33 +195,50 @@ test('Ctrl-C, also pressed twice, lets Terraform end in order, tells where it st
   await plant(operator, { api: 'digitalocean', method: 'POST', path: '^/v2/databases$' }, { delay_ms: 1500 })
   const started = start(operator, 'bootstrap', '--yes', '--json')
   let pressed = 0
+  let terraform = 0
   watch(started, (event) => {
     const applying = event.event === 'step waiting' && event.for.includes('digitalocean_database_cluster')
-    if (applying && pressed++ < 2) started.child.kill('SIGINT')
+    if (!applying || pressed === 2) return
+    terraform ||= terraformOf(operator)
+    pressed++
+    started.child.kill('SIGINT')
   })
   const result = await started.ended
+  assert.is(pressed, 2)
   assert.is(result.code, 130)
   assert.equal(Object.values(statusesOf(result)).slice(-2), ['not run', 'not run'])
-  const terraform = eventsOf(result).find((event) => event.event === 'warning')
-  assert.match(JSON.stringify(terraform), 'interrupted')
-  assert.not.ok(isRunning({ pid: started.child.pid!, started: '' }))
+  const warning = eventsOf(result).find((event) => event.event === 'warning')
+  assert.match(JSON.stringify(warning), 'interrupted')
+  assert.ok(terraform > 0)
+  assert.not.ok(isRunning({ pid: terraform, started: '' }), 'its Terraform still runs')
   await clearFaults(operator)
   await must(operator, 'bootstrap', '--yes')
   assert.is((await objects(operator)).digitalocean.databases?.length, 3, 'a database was made twice')
 })
 
-test('a replaced or removed resource is refused with the list, and left alone', async ({ operator }) => {
+test('a resource to be removed is refused with the list, and left alone', async ({ operator }) => {
+  await must(operator, 'bootstrap', '--yes')
+  await must(operator, 'add-customer', 'acme')
+  const before = await objects(operator)
+  // Nothing in terraform/ protects a customer's record: only the guard does.
+  commitByHand(operator, (clone) => rmSync(join(clone, 'gitops', 'apps', 'customer-acme'), { recursive: true }))
+  const { code, stdout } = await run(operator, 'bootstrap', '--yes')
+  assert.is(code, 1)
+  assert.match(
+    stdout,
+    'Terraform’s plan would touch what bootstrap may not: delete cloudflare_dns_record.customer["acme"]',
+  )
+  assert.equal(await objects(operator), before)
+})
+
+test('what holds data is not replaced, whatever the site file says', async ({ operator }) => {
   await must(operator, 'bootstrap', '--yes')
   const before = await objects(operator)
-  const renamed = { env: { ...operator.env, LUNARFRONT_SITE: `${operator.directory}/renamed.yaml` } }
-  const { readFileSync, writeFileSync } = await import('node:fs')
-  writeFileSync(
-    renamed.env.LUNARFRONT_SITE,
-    readFileSync(operator.siteFile, 'utf8').replace('region: nyc3', 'region: ams3'),
-  )
-  const { code, stdout } = await run(renamed, 'bootstrap', '--yes')
+  const elsewhere = join(operator.directory, 'elsewhere.yaml')
+  writeFileSync(elsewhere, readFileSync(operator.siteFile, 'utf8').replace('region: nyc3', 'region: ams3'))
+  const { code, stdout } = await run({ env: { ...operator.env, LUNARFRONT_SITE: elsewhere } }, 'bootstrap', '--yes')
   assert.is(code, 1)
-  assert.match(stdout, /prevent_destroy|may not: .*replace digitalocean/)
+  assert.match(stdout, 'prevent_destroy')
   assert.equal((await objects(operator)).digitalocean, before.digitalocean)
 })
 
@@ -222,16 +263,17 @@ test('a repository that has gone another way is not overwritten', async ({ opera
   assert.is(git(operator, 'rev-parse', 'main').trim(), stranger)
 })
 
-test('this month’s bill above the budget stops the run', async () => {
-  const frugal = await startOperator({ budget_usd_per_month: 1 })
-  try {
-    const { code, stdout } = await run(frugal, 'bootstrap', '--yes')
-    assert.is(code, 1)
-    assert.match(stdout, 'budget')
-  } finally {
-    await frugal.down()
-  }
+test('this month’s bill above the budget stops the run, also where what it would make is within', async ({
+  operator,
+}) => {
+  await plant(operator, { month_to_date_usage: 150.5 })
+  const { code, stdout } = await run(operator, 'bootstrap', '--yes')
+  assert.is(code, 1)
+  assert.match(stdout, 'this account has used $150.5 since the month began')
+  assert.match(stdout, 'at most the budget of $150')
+  assert.equal((await objects(operator)).digitalocean.databases, [])
+  await plant(operator, { month_to_date_usage: 150 })
+  await must(operator, 'bootstrap', '--yes')
 })
-void digitalocean
 
 test.run()

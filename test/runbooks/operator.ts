@@ -1,12 +1,17 @@
 // What the tests of the runbooks share: a rehearsal in a temporary folder, runbooks started as a person starts them, and
 // looks behind the cloud to see what is really there.
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
-import { existsSync, mkdtempSync, readdirSync, readFileSync, statSync } from 'node:fs'
+import { createHash } from 'node:crypto'
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import type { RunEvent } from '../../lib/events.ts'
+import type { Server } from '../../lib/postgres.ts'
+import { recordedTerraform } from '../../lib/run.ts'
+import { Secret } from '../../lib/secret.ts'
 import { ROOT } from '../../lib/site.ts'
+import type { Call } from '../../rehearsal/cloud/http.ts'
 import { type Rehearsal, repositoryDirectory, siteDirectoryOf, startRehearsal } from '../../rehearsal/site.ts'
 
 export type Operator = Rehearsal & {
@@ -73,6 +78,23 @@ export function watch({ child }: Started, take: (event: TimedEvent) => void): vo
   createInterface({ input: child.stdout! }).on('line', (line) => take(JSON.parse(line) as TimedEvent))
 }
 
+/** @returns the first event that fits, of a run with --json; throws where the run ends before it */
+export function eventOf(started: Started, fits: (event: TimedEvent) => boolean): Promise<TimedEvent> {
+  return new Promise((resolve, reject) => {
+    watch(started, (event) => {
+      if (fits(event)) resolve(event)
+    })
+    started.ended.then(
+      ({ code, stdout, stderr }) =>
+        reject(new Error(`it ended with ${code} before it came to that:\n${stdout}${stderr}`)),
+      reject,
+    )
+  })
+}
+
+/** @returns the process id of the Terraform that a run of this site has started */
+export const terraformOf = ({ kept }: Operator): number => recordedTerraform(kept)?.process.pid ?? 0
+
 /** @returns the titles of the runbook's own steps, from the runbook itself */
 export async function stepsOf(operator: Operator, runbook: string, ...args: string[]): Promise<string[]> {
   const events = eventsOf(await run(operator, runbook, ...args, '--plan', '--json'))
@@ -123,18 +145,74 @@ export async function digitalocean(
   return text ? JSON.parse(text) : undefined
 }
 
+/** The shared Postgres, as its administrator. */
+export async function administrator(operator: Operator): Promise<Server> {
+  const { databases } = (await digitalocean(operator, 'GET', '/v2/databases')) as {
+    databases: {
+      id: string
+      name: string
+      connection: { host: string; port: number; user: string; password: string }
+    }[]
+  }
+  const { id, connection } = databases.find(({ name }) => name === 'lunarfront-postgres')!
+  const { ca } = (await digitalocean(operator, 'GET', `/v2/databases/${id}/ca`)) as { ca: { certificate: string } }
+  return {
+    ...connection,
+    password: new Secret(connection.password),
+    database: 'defaultdb',
+    ca: Buffer.from(ca.certificate, 'base64').toString('utf8'),
+  }
+}
+
+/** @returns the calls that any API got while the work went on, and those of them that may have written something */
+export async function callsDuring(
+  { cloud }: Pick<Rehearsal, 'cloud'>,
+  work: () => Promise<unknown>,
+): Promise<{ calls: Call[]; writes: string[] }> {
+  await fetch(`${cloud.control}/requests`, { method: 'DELETE' })
+  await work()
+  const calls = (await (await fetch(`${cloud.control}/requests`)).json()) as Call[]
+  const writes = calls.filter(({ method }) => method !== 'GET' && method !== 'HEAD')
+  return { calls, writes: writes.map(({ api, method, path }) => `${api} ${method} ${path}`) }
+}
+
+/** @returns all that a run may change: what exists in the cloud, the repository, this machine's files, the checkout's Terraform */
+export const everything = async (operator: Operator) => ({
+  objects: await objects(operator),
+  refs: git(operator, 'for-each-ref'),
+  files: readdirSync(operator.directory)
+    .filter((name) => name !== 'cloud') // its own logs
+    .flatMap((name) => filesBelow(join(operator.directory, name))),
+  terraform: filesBelow(join(ROOT, 'terraform')),
+})
+
 /** Git in the site's repository. */
 export const git = ({ repository }: Operator, ...args: string[]): string =>
   execFileSync('git', ['--git-dir', repository, ...args], { encoding: 'utf8', maxBuffer: 256 * 2 ** 20 })
 
-/** @returns every file below a folder, with its size and content's beginning; for before and after */
-export function filesBelow(folder: string): string[] {
-  if (!existsSync(folder)) return []
-  return readdirSync(folder, { recursive: true, withFileTypes: true })
-    .map((entry) => join(entry.parentPath, entry.name))
-    .sort()
-    .map(
-      (path) =>
-        `${path} ${statSync(path).mode.toString(8)} ${statSync(path).isFile() ? readFileSync(path).toString('base64') : ''}`,
-    )
+/** Commits to the repository by hand, past all runbooks. @param change what is done in a clone. @returns how to undo it */
+export function commitByHand(operator: Operator, change: (clone: string) => void): () => void {
+  const clone = join(operator.directory, 'by-hand')
+  rmSync(clone, { recursive: true, force: true })
+  const inClone = (...args: string[]) =>
+    execFileSync('git', ['-c', 'user.name=x', '-c', 'user.email=x@x', ...args], { cwd: clone, stdio: 'pipe' })
+  execFileSync('git', ['clone', '-q', operator.repository, clone], { stdio: 'pipe' })
+  const head = git(operator, 'rev-parse', 'main').trim()
+  change(clone)
+  inClone('add', '-A')
+  inClone('commit', '-qm', 'by hand')
+  inClone('push', '-q', 'origin', 'HEAD:main')
+  rmSync(clone, { recursive: true })
+  return () => git(operator, 'update-ref', 'refs/heads/main', head)
+}
+
+/** @returns a file or folder and every one below it, each with its mode and a digest; nothing where there is none */
+export function filesBelow(path: string): string[] {
+  if (!existsSync(path)) return []
+  const below = statSync(path).isDirectory() ? (readdirSync(path, { recursive: true }) as string[]) : []
+  return [path, ...below.sort().map((name) => join(path, name))].map((one) => {
+    const here = statSync(one)
+    const digest = here.isFile() ? createHash('sha256').update(readFileSync(one)).digest('hex').slice(0, 16) : ''
+    return `${one} ${here.mode.toString(8)} ${digest}`
+  })
 }

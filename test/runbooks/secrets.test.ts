@@ -1,8 +1,10 @@
 // No secret in any argument, output, log, journal or Git object: the secrets are known, and everything is searched.
-import { readdirSync, readFileSync, statSync } from 'node:fs'
-import { join } from 'node:path'
+import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs'
+import { basename, delimiter, dirname, join } from 'node:path'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
+import { writeWhole } from '../../lib/files.ts'
+import { installTools } from '../../rehearsal/tools.ts'
 import { digitalocean, git, type Operator, plant, run, startOperator } from './operator.ts'
 
 const test = suite<{ operator: Operator }>('secrets')
@@ -92,14 +94,50 @@ test('none is in an argument, an output, a log, the journal, or Git', async ({ o
   )
 })
 
-test('a secret that a command prints is masked in the log and in the failure', async ({ operator }) => {
-  const token = operator.env.SPACES_SECRET_ACCESS_KEY!
-  const { stdout, stderr } = await run(
-    { env: { ...operator.env, DIGITALOCEAN_TOKEN: token } },
-    'bootstrap',
-    '--verbose',
+test('a secret that a command prints is masked in the output, the log, the journal and the failure', async ({
+  operator,
+}) => {
+  const { env, cloud, directory, kept } = operator
+  const runs = join(kept, 'runs')
+  const before = existsSync(runs) ? readdirSync(runs) : []
+  // A Terraform that tells everything it was given, and cannot plan.
+  const real = (await installTools(console.log)).terraform
+  const talkative = join(directory, 'talkative', basename(real))
+  writeWhole(
+    talkative,
+    `#!/bin/sh
+tell() {
+  env
+  echo "the token is $DIGITALOCEAN_TOKEN"
+  echo "the token is $(printf %s "$CLOUDFLARE_API_TOKEN" | base64 | tr -d '\\n') in base64"
+  echo "the key is {\\"key\\": \\"$AWS_SECRET_ACCESS_KEY\\"}"
+}
+[ "$1" = version ] || tell >&2
+[ "$1" = plan ] || exec '${real}' "$@"
+tell
+exit 1
+`,
+    0o700,
   )
-  assertNowhere({ token }, stdout + stderr, 'an output')
+  const path = `${dirname(talkative)}${delimiter}${env.PATH}`
+  const { code, stdout, stderr } = await run({ env: { ...env, PATH: path } }, 'bootstrap', '--yes', '--verbose')
+  assert.is(code, 1, stdout)
+  const files = readdirSync(runs).filter((name) => !before.includes(name))
+  const [log, journal] = ['.log', '.jsonl'].map((ending) =>
+    readFileSync(join(runs, files.find((name) => name.endsWith(ending)) ?? 'none'), 'utf8'),
+  ) as [string, string]
+  const secrets = {
+    'DigitalOcean token': cloud.digitalocean.token,
+    'Cloudflare token': cloud.cloudflare.token,
+    'Spaces secret key': cloud.spaces.secret_access_key,
+  }
+  for (const [where, text] of Object.entries({ stdout, stderr, log, journal })) {
+    assert.match(text, 'the token is [redacted]', where)
+    assert.match(text, 'the token is [redacted] in base64', where)
+    assertNowhere(secrets, text, where)
+  }
+  assert.match(log, 'DIGITALOCEAN_TOKEN=[redacted]')
+  assert.match(log, 'SPACES_SECRET_ACCESS_KEY=[redacted]')
 })
 
 test.run()

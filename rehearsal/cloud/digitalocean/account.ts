@@ -56,9 +56,9 @@ export function accountRoutes(account: Account): Route[] {
     route('GET', '/v2/customers/my/balance', () => ({
       status: 200,
       body: {
-        month_to_date_balance: '0.00',
+        month_to_date_balance: state.monthToDateUsage.toFixed(2),
         account_balance: '0.00',
-        month_to_date_usage: '0.00',
+        month_to_date_usage: state.monthToDateUsage.toFixed(2),
         generated_at: new Date().toISOString(),
       },
     })),

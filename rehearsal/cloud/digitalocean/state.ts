@@ -135,6 +135,8 @@ export type Project = {
 
 export type State = {
   account: { uuid: string; email: string; droplet_limit: number }
+  /** US dollars. */
+  monthToDateUsage: number
   keys: Map<number, SshKey>
   vpcs: Map<string, Vpc>
   droplets: Map<number, Droplet>
@@ -166,6 +168,7 @@ export function emptyState(domain: string): State {
   }
   return {
     account: { uuid: randomUUID(), email: `operator@${domain}`, droplet_limit: 10 },
+    monthToDateUsage: 0,
     keys: new Map(),
     vpcs: new Map(),
     droplets: new Map(),
