@@ -22,11 +22,10 @@ import {
 /** A site file that a test writes for itself, where a good one would be. */
 const badFile = ({ directory }: Operator) => join(directory, 'bad.yaml')
 
-/** Everything but that file, and but the journals: a run that got as far as its steps may say there why it ended. */
+/** Everything but that file. */
 const untouched = async (operator: Operator) => {
   const { files, ...rest } = await everything(operator)
-  const runs = join(operator.kept, 'runs')
-  const ours = (line: string) => line.startsWith(`${badFile(operator)} `) || line.startsWith(`${runs}/`)
+  const ours = (line: string) => line.startsWith(`${badFile(operator)} `)
   return { files: files.filter((line) => !ours(line)), ...rest }
 }
 
