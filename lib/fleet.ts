@@ -3,6 +3,7 @@ import { namesOf } from './customers.ts'
 import type { Platform } from './platform.ts'
 import { databaseSummaries, withPostgres } from './postgres.ts'
 import type { Site } from './site.ts'
+import { tableLines } from './table.ts'
 
 export type Member = {
   customer: string
@@ -51,15 +52,8 @@ export function fleetTable(members: readonly Member[]): string[] {
     database ? `${(database.bytes / 2 ** 20).toFixed(1)} MiB` : '',
     database ? String(database.connections) : '',
   ])
-  const table = [['CUSTOMER', 'ADDRESS', 'IMAGE TAG', 'DATABASE', 'SIZE', 'CONNECTIONS'], ...rows]
-  const widths = table[0]!.map((_, column) => Math.max(...table.map((cells) => cells[column]!.length)))
   return [
-    ...table.map((cells) =>
-      cells
-        .map((cell, column) => cell.padEnd(widths[column]!))
-        .join('  ')
-        .trimEnd(),
-    ),
+    ...tableLines([['CUSTOMER', 'ADDRESS', 'IMAGE TAG', 'DATABASE', 'SIZE', 'CONNECTIONS'], ...rows]),
     `${members.length} customers`,
   ]
 }

@@ -340,3 +340,18 @@ export async function connectionFacts(client: pg.Client, except: string): Promis
   )
   return rows[0]!
 }
+
+/** @returns connections that are neither in use nor kept back for others than clients */
+export async function freeConnections(client: pg.Client): Promise<number> {
+  const { rows } = await client.query<{ free: number }>(
+    `SELECT (current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
+       - coalesce(current_setting('reserved_connections', true)::int, 0)
+       - (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'))::int AS free`,
+  )
+  return rows[0]?.free ?? 0
+}
+
+export async function serverVersion(client: pg.Client): Promise<string> {
+  const { rows } = await client.query<{ version: string }>("SELECT current_setting('server_version') AS version")
+  return rows[0]?.version ?? ''
+}

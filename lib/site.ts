@@ -4,6 +4,7 @@ import { existsSync, readFileSync, statSync } from 'node:fs'
 import { dirname, join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import * as z from 'zod'
+import { recipientSchema } from './age.ts'
 import { misuse } from './failure.ts'
 import { readYaml, validate } from './input.ts'
 
@@ -32,6 +33,9 @@ const sshPublicKey = z
     /^(ssh-ed25519|ssh-rsa|ecdsa-sha2-nistp(256|384|521)|sk-ssh-ed25519@openssh\.com) [A-Za-z0-9+/]{60,}=*( [^\n]*)?$/,
     'must be a public SSH key on one line, such as "ssh-ed25519 AAAA… you@laptop"',
   )
+
+const count = (least: number) =>
+  z.number().int('must be a whole number').min(least, `must be at least ${least}`).max(10_000)
 
 /** Settings of terraform/variables.tf that the runbooks give themselves, so that a site cannot say them twice. */
 export const GIVEN_TO_TERRAFORM = [
@@ -89,6 +93,18 @@ export const siteSchema = z.strictObject({
     .int('must be a whole number')
     .min(2, 'must be at least 2: one to serve, one to migrate')
     .max(500),
+  backups: z.strictObject({
+    recipients: z
+      .array(recipientSchema)
+      .min(1, 'must name at least one public key, whose private key is kept elsewhere')
+      .refine((keys) => new Set(keys).size === keys.length, 'must not name a key twice'),
+    daily: count(0),
+    weekly: count(0),
+    monthly: count(0),
+    minimum: count(1),
+    max_age_hours: count(1),
+    heartbeat: z.url({ protocol: /^https?$/, error: 'must be an http or https address' }).optional(),
+  }),
   allow_uncommitted_changes: z.boolean(),
   terraform: z
     .record(

@@ -44,6 +44,7 @@ export type RehearsalOptions = {
 const cloudDirectory = (directory: string) => join(directory, 'cloud')
 export const repositoryDirectory = (directory: string) => join(directory, 'git', 'lunarfront-infra.git')
 export const siteFileOf = (directory: string) => join(directory, 'lunarfront.yaml')
+export const backupKeyOf = (directory: string) => join(directory, 'backup-key.txt')
 export const serviceFileOf = (directory: string) => join(directory, 'pg_service.conf')
 /** Where the runbooks keep what is the site's, as lib/site.ts has it. */
 export const siteDirectoryOf = (directory: string) => join(directory, '.lunarfront', 'lunarfront')
@@ -60,14 +61,15 @@ export async function startRehearsal(options: RehearsalOptions): Promise<Rehears
     throw new Failure({ found: `${directory} is not empty`, expected: 'an empty directory, or none' })
   mkdirSync(directory, { recursive: true, mode: 0o700 })
   try {
-    const [cloud, key, versions] = await Promise.all([
+    const [cloud, operator, backups, versions] = await Promise.all([
       startCloudProcess(directory, tools, options.stays ?? false),
       makeOperatorKey(directory, tools),
+      makeBackupKey(directory, tools),
       installedVersions(tools.postgres),
       makeRepository(directory, tools),
     ])
     const newest = Object.keys(versions).sort((one, other) => Number(other) - Number(one))[0] ?? ''
-    const site = { ...siteSettings(directory, cloud, key, newest), ...options.settings }
+    const site = { ...siteSettings(directory, cloud, { operator, backups }, newest), ...options.settings }
     writeWhole(siteFileOf(directory), stringify(site))
     return openRehearsal(directory, tools, cloud)
   } catch (error) {
@@ -95,18 +97,24 @@ function openRehearsal(directory: string, tools: Tools, cloud: CloudAddresses): 
 }
 
 /** The site file of a rehearsal. */
-function siteSettings(directory: string, { cloudflare }: CloudAddresses, publicKey: string, postgresVersion: string) {
+function siteSettings(
+  directory: string,
+  { cloudflare }: CloudAddresses,
+  publicKeys: { operator: string; backups: string },
+  postgresVersion: string,
+) {
   return {
     name: 'lunarfront',
     domain: DOMAIN,
     region: 'nyc3',
     cloudflare_zone_id: cloudflare.zone_id,
     buckets: { state: 'lunarfront-terraform-state', files: 'lunarfront-files', backups: 'lunarfront-backups' },
-    operator_ssh_keys: { rehearsal: publicKey },
+    operator_ssh_keys: { rehearsal: publicKeys.operator },
     repository: repositoryDirectory(directory),
     image_repository: `registry.${DOMAIN}/ryan/lunarfront-app`,
     budget_usd_per_month: 150,
     connections_per_customer: 5,
+    backups: { recipients: [publicKeys.backups], daily: 7, weekly: 5, monthly: 12, minimum: 3, max_age_hours: 26 },
     allow_uncommitted_changes: true,
     terraform: { postgres_version: postgresVersion },
   }
@@ -132,6 +140,7 @@ function addressesFor(
 ): Record<string, string> {
   return {
     LUNARFRONT_SITE: siteFileOf(directory),
+    LUNARFRONT_AGE_IDENTITY: backupKeyOf(directory),
     DIGITALOCEAN_TOKEN: digitalocean.token,
     DIGITALOCEAN_API_URL: digitalocean.url,
     CLOUDFLARE_API_TOKEN: cloudflare.token,
@@ -288,6 +297,12 @@ async function makeRepository(directory: string, { git }: Tools): Promise<void> 
 }
 
 /** @returns the public half */
+async function makeBackupKey(directory: string, { age }: Tools): Promise<string> {
+  const file = backupKeyOf(directory)
+  await run(`${age}-keygen`, ['-o', file])
+  return (await run(`${age}-keygen`, ['-y', file])).stdout.trim()
+}
+
 async function makeOperatorKey(directory: string, { sshKeygen }: Tools): Promise<string> {
   const key = join(directory, 'operator')
   await run(sshKeygen, ['-q', '-t', 'ed25519', '-N', '', '-C', 'rehearsal', '-f', key])

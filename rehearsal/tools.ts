@@ -17,6 +17,8 @@ export type Tools = {
   versitygw: string
   openssl: string
   sshKeygen: string
+  age: string
+  zstd: string
 }
 
 /** What the check needs besides. */
@@ -64,6 +66,16 @@ const TOOLS: Record<Name, Tool> = {
     debian: { name: 'redis-tools', why: 'behind the managed Valkey' },
     elsewhere: 'valkey',
   },
+  age: {
+    find: (machine) => (onPath('age-keygen', machine) ? onPath('age', machine) : undefined),
+    debian: { name: 'age', why: 'encrypts the backups' },
+    elsewhere: 'age',
+  },
+  zstd: {
+    find: (machine) => onPath('zstd', machine),
+    debian: { name: 'zstd', why: 'compresses the backups' },
+    elsewhere: 'zstd',
+  },
   terraform: { find: findTerraform, elsewhere: 'opentofu' },
   versitygw: { find: findVersitygw, elsewhere: 'versitygw' },
   shellcheck: {
@@ -76,10 +88,20 @@ const TOOLS: Record<Name, Tool> = {
 
 /** What terraform/variables.tf allows. */
 const OLDEST_POSTGRES = 15
-const POSTGRES_PROGRAMS = ['initdb', 'postgres', 'pg_ctl', 'psql']
+const POSTGRES_PROGRAMS = ['initdb', 'postgres', 'pg_ctl', 'psql', 'pg_dump', 'pg_restore']
 
 /** What a rehearsal needs. */
-export const REHEARSAL_TOOLS = ['terraform', 'git', 'postgres', 'valkey', 'versitygw', 'openssl', 'sshKeygen'] as const
+export const REHEARSAL_TOOLS = [
+  'terraform',
+  'git',
+  'postgres',
+  'valkey',
+  'versitygw',
+  'openssl',
+  'sshKeygen',
+  'age',
+  'zstd',
+] as const
 
 type Found<N extends Name> = { [K in N]: string }
 

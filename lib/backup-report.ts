@@ -1,0 +1,60 @@
+// What there is of backups, source by source: the newest, its age and size, whether it was read again, whether it restores.
+import { ageOf } from './backup-steps.ts'
+import { type Backup, listBackups, newestOf } from './backups.ts'
+import { readEvidence } from './drill.ts'
+import type { Platform } from './platform.ts'
+import type { Run } from './run.ts'
+import { discover } from './sources.ts'
+import { tableLines } from './table.ts'
+
+export type Line = {
+  source: string
+  /** ISO time; null: there is no verified backup */
+  newest: string | null
+  bytes: number | null
+  /** how many verified ones there are */
+  verified: number
+  /** ISO time at which the newest was restored in a drill; null: it was not */
+  drilled: string | null
+  /** not older than the site allows */
+  fresh: boolean
+}
+
+export async function backupReport(run: Run, platform: Platform): Promise<{ lines: Line[]; problems: string[] }> {
+  const [backups, { sources, problems }] = await Promise.all([listBackups(run), discover(run, platform)])
+  const oldest = Date.now() - run.site.backups.max_age_hours * 3_600_000
+  const lines = await Promise.all(
+    sources.map(async ({ name }): Promise<Line> => {
+      const newest: Backup | undefined = newestOf(backups, name)
+      const evidence = newest && name.startsWith('database/') ? await readEvidence(run, newest) : undefined
+      return {
+        source: name,
+        newest: newest?.at.toISOString() ?? null,
+        bytes: newest?.bytes ?? null,
+        verified: backups.filter(({ source, verified }) => source === name && verified).length,
+        drilled: evidence?.drilled_at ?? null,
+        fresh: newest !== undefined && newest.at.getTime() >= oldest,
+      }
+    }),
+  )
+  return { lines, problems }
+}
+
+/** @returns the report as a table for people */
+export function backupTable(lines: readonly Line[], problems: readonly string[]): string[] {
+  const rows = lines.map(({ source, newest, bytes, verified, drilled, fresh }) => [
+    source,
+    newest ? ageOf({ at: new Date(newest) }) : 'none',
+    newest ?? '',
+    bytes === null ? '' : `${(bytes / 2 ** 20).toFixed(1)} MiB`,
+    String(verified),
+    source.startsWith('database/') ? (drilled ? `restored ${drilled.slice(0, 10)}` : 'not yet') : '',
+    fresh ? '' : 'TOO OLD',
+  ])
+  const old = lines.filter(({ fresh }) => !fresh).length
+  return [
+    ...tableLines([['SOURCE', 'NEWEST', 'TAKEN', 'SIZE', 'VERIFIED', 'DRILL', ''], ...rows]),
+    `${lines.length} sources${old > 0 ? `, ${old} without a fresh backup` : ''}`,
+    ...problems.map((problem) => `warning: ${problem}`),
+  ]
+}

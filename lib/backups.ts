@@ -1,0 +1,266 @@
+// Backups as they lie in the bucket: SOURCE/TIME/FILE, encrypted, and SOURCE/TIME/manifest.json beside it. The manifest is
+// written when the object has been read again and matches, so a backup without one does not count.
+import { createHash } from 'node:crypto'
+import { userInfo } from 'node:os'
+import { Readable } from 'node:stream'
+import * as z from 'zod'
+import { decryptArgv, encryptArgv } from './age.ts'
+import { Failure } from './failure.ts'
+import type { Piped } from './pipe.ts'
+import { once, type Run } from './run.ts'
+import { listObjects, readObject, readStream, removeObject, writeObject, writeStream } from './spaces.ts'
+
+/** What a database's backup says about its content, read in the dump's own snapshot. */
+export const databaseFactsSchema = z.object({
+  database: z.string(),
+  server_version: z.string(),
+  dump_version: z.string(),
+  database_bytes: z.number(),
+  /** rows by table: 'public.notes' */
+  rows: z.record(z.string(), z.number()),
+  large_objects: z.number(),
+})
+
+const manifestSchema = z.object({
+  format: z.literal(1),
+  source: z.string(),
+  taken_at: z.string(),
+  key: z.string(),
+  /** of the object as it is stored */
+  bytes: z.number(),
+  sha256: z.string(),
+  seconds: z.number(),
+  /** public keys of those who can decrypt it */
+  recipients: z.array(z.string()),
+  /** 'backup by ryan' */
+  made_by: z.string(),
+  verified_at: z.string(),
+  database: databaseFactsSchema.optional(),
+})
+export type Manifest = z.infer<typeof manifestSchema>
+export type DatabaseFacts = z.infer<typeof databaseFactsSchema>
+
+/** One backup in the listing. */
+export type Backup = {
+  /** 'database/acme' */
+  source: string
+  /** when it was taken */
+  at: Date
+  /** 'database/acme/2026-11-24T03-00-00.123Z' */
+  folder: string
+  keys: string[]
+  /** of the encrypted object; 0 where there is none */
+  bytes: number
+  /** it was read again after it was written, and matched */
+  verified: boolean
+}
+
+const MANIFEST = 'manifest.json'
+
+/** Colons are awkward in keys and file names. */
+const stampOf = (at: Date) => at.toISOString().replaceAll(':', '-')
+const timeOf = (stamp: string) => new Date(stamp.replace(/T(\d\d)-(\d\d)-/, 'T$1:$2:'))
+
+/** @returns the backups in the bucket; of one source alone where that is given. Oldest first */
+export async function listBackups(run: Run, source?: string): Promise<Backup[]> {
+  const objects = await listObjects(await run.spaces(), run.site.buckets.backups, source ? `${source}/` : '')
+  const backups = new Map<string, Backup>()
+  for (const { key, bytes } of objects) {
+    const [, name, stamp, file] = /^((?:database|secrets|terraform)\/[^/]+)\/([0-9TZ.-]+)\/([^/]+)$/.exec(key) ?? []
+    if (!name || !stamp || !file) continue
+    const folder = `${name}/${stamp}`
+    const backup = backups.get(folder) ?? {
+      ...{ source: name, at: timeOf(stamp), folder, keys: [], bytes: 0, verified: false },
+    }
+    backup.keys.push(key)
+    if (file === MANIFEST) backup.verified = true
+    else backup.bytes = bytes
+    backups.set(folder, backup)
+  }
+  // A manifest whose object is gone tells of nothing.
+  return [...backups.values()].map((one) => ({ ...one, verified: one.verified && one.bytes > 0 }))
+}
+
+/** The bucket's listing, read once, and once more when the run has its lock. */
+export function openCatalogue(run: Run): () => Promise<Backup[]> {
+  const [early, underLock] = [once(() => listBackups(run)), once(() => listBackups(run))]
+  return () => (run.locked() ? underLock() : early())
+}
+
+/** @returns the newest verified backup of the source, taken at a time or before */
+export const newestOf = (backups: readonly Backup[], source: string, before = new Date(8.64e15)): Backup | undefined =>
+  backups
+    .filter((one) => one.source === source && one.verified && one.at.getTime() <= before.getTime())
+    .sort((a, b) => b.at.getTime() - a.at.getTime())[0]
+
+/** @returns what a backup says of itself; throws a Failure where its manifest is not one, or about another backup */
+export async function readManifest(
+  run: Run,
+  { folder, source, keys }: Pick<Backup, 'folder' | 'source' | 'keys'>,
+): Promise<Manifest> {
+  const key = `${folder}/${MANIFEST}`
+  const damaged = (what: string) =>
+    new Failure({
+      found: `${key} ${what}`,
+      expected: 'a manifest as backup writes it',
+      next: `./runbooks/restore.mts with --at a time before ${folder.split('/').at(-1)}`,
+    })
+  const text = await readObject(await run.spaces(), run.site.buckets.backups, key)
+  if (text === undefined) throw damaged('is not there')
+  let manifest: Manifest
+  try {
+    manifest = manifestSchema.parse(JSON.parse(text))
+  } catch {
+    throw damaged('is damaged')
+  }
+  if (manifest.source !== source || !keys.includes(manifest.key)) throw damaged('is about another backup')
+  return manifest
+}
+
+type Digest = { bytes: number; sha256: string }
+
+/** @param then awaited when the content has come to its end; where it throws, the content has not ended well */
+function digested(content: Readable, then: () => Promise<void>): { stream: Readable; digest: () => Digest } {
+  const hash = createHash('sha256')
+  let bytes = 0
+  async function* chunks() {
+    for await (const chunk of content as AsyncIterable<Buffer>) {
+      hash.update(chunk)
+      bytes += chunk.length
+      yield chunk
+    }
+    await then()
+  }
+  return {
+    stream: Readable.from(chunks(), { objectMode: false }),
+    digest: () => ({ bytes, sha256: hash.digest('hex') }),
+  }
+}
+
+/** Commands whose output is compressed and encrypted, or the content itself. */
+export type Content = { commands?: readonly (readonly string[])[]; env?: Record<string, string>; input?: Buffer }
+
+/** Seconds that a dump may take: a terabyte at 25 MB a second. */
+const LONGEST = 12 * 3600
+
+/** A small thing of its own that is backed up. */
+export type Source = {
+  /** kind and name, where its backups lie: 'database/acme' */
+  name: string
+  /** 'database customer_acme' */
+  title: string
+  /** name of the encrypted object, which tells what is in it: 'dump.zst.age' */
+  file: string
+  /**
+   * Reads the source through `store`, which has sent and verified it when it resolves.
+   *
+   * @returns what the manifest says of the content
+   */
+  read: (store: (content: Content) => Promise<void>) => Promise<Pick<Manifest, 'database'>>
+}
+
+/** @returns the manifest of a backup that was sent, read again and found equal */
+export async function backUp(run: Run, { name, file, read }: Source): Promise<Manifest> {
+  const { recipients } = run.site.backups
+  const bucket = run.site.buckets.backups
+  const spaces = await run.spaces()
+  const started = performance.now()
+  const at = new Date()
+  const folder = `${name}/${stampOf(at)}`
+  const key = `${folder}/${file}`
+  let stored: Digest | undefined
+  let piped: Piped | undefined
+  const store = async ({ commands = [], env = {}, input }: Content) => {
+    const compress = ['zstd', '-1', '--quiet', '--stdout']
+    piped = run.pipe({
+      commands: [...commands, compress, encryptArgv(recipients)],
+      env,
+      timeout: LONGEST,
+      ...(input ? { input } : {}),
+    })
+    const { ended, output } = piped
+    const { stream, digest } = digested(output, () => ended)
+    await writeStream(spaces, bucket, key, stream)
+    stored = digest()
+    await verify(run, key, stored)
+  }
+  try {
+    const facts = await read(store)
+    if (!stored) throw new Error(`the source ${name} has stored nothing`)
+    const manifest: Manifest = {
+      format: 1,
+      source: name,
+      taken_at: at.toISOString(),
+      key,
+      ...stored,
+      seconds: Math.round(performance.now() - started) / 1000,
+      recipients: [...recipients],
+      made_by: `${run.runbook} by ${userInfo().username}`,
+      verified_at: new Date().toISOString(),
+      ...facts,
+    }
+    await writeObject(spaces, bucket, `${folder}/${MANIFEST}`, `${JSON.stringify(manifest, null, 2)}\n`)
+    return manifest
+  } catch (error) {
+    piped?.stop()
+    await removeObject(spaces, bucket, key).catch(() => {}) // without a manifest it does not count, whatever is left
+    throw error
+  }
+}
+
+/** Reads the object again; throws a Failure unless it is what was sent. */
+async function verify(run: Run, key: string, sent: Digest): Promise<void> {
+  const content = await readStream(await run.spaces(), run.site.buckets.backups, key)
+  const { stream, digest } = digested(content, async () => {})
+  stream.resume()
+  await new Promise((resolve, reject) => stream.once('end', resolve).once('error', reject))
+  const found = digest()
+  if (found.bytes !== sent.bytes || found.sha256 !== sent.sha256)
+    throw new Failure({
+      found: `${key} is not what was sent: ${found.bytes} bytes, sha256 ${found.sha256}`,
+      expected: `${sent.bytes} bytes, sha256 ${sent.sha256}`,
+      next: 'run it again; should that be so again, ask the provider of the object storage',
+    })
+}
+
+/**
+ * Reads a backup back through the given commands, decrypted and decompressed.
+ *
+ * @param commands which take the content on standard input; none: the content is returned
+ * @returns their output; throws a Failure where the object is not what the manifest says, or a command fails
+ */
+export async function readBackup(
+  run: Run,
+  { key, bytes, sha256 }: Manifest,
+  identity: string,
+  commands: readonly (readonly string[])[],
+  env: Record<string, string> = {},
+): Promise<string> {
+  const content = await readStream(await run.spaces(), run.site.buckets.backups, key)
+  const { stream, digest } = digested(content, async () => {
+    const found = digest()
+    if (found.bytes !== bytes || found.sha256 !== sha256)
+      throw new Failure({
+        found: `${key} has ${found.bytes} bytes and the sha256 ${found.sha256}`,
+        expected: `${bytes} bytes and ${sha256}, as its manifest says: it was changed since`,
+        next: './runbooks/backups.mts, which shows the older ones, and restore with --at',
+      })
+  })
+  let broken: unknown
+  stream.once('error', (error) => {
+    broken = error
+  })
+  const { output, ended } = run.pipe({
+    commands: [decryptArgv(identity), ['zstd', '--decompress', '--quiet', '--stdout'], ...commands],
+    env,
+    input: stream,
+    timeout: LONGEST,
+  })
+  let text = ''
+  output.setEncoding('utf8')
+  for await (const chunk of output) text += chunk
+  await ended.catch((error: unknown) => {
+    throw broken ?? error // what broke off is why the commands were ended
+  })
+  return text
+}

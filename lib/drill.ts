@@ -1,0 +1,82 @@
+// The proof that backups restore: each customer's newest one is restored, compared, dropped again, and the evidence kept in
+// the bucket as drills/SOURCE/TIME.json.
+import { hostname, userInfo } from 'node:os'
+import * as z from 'zod'
+import type { Backup } from './backups.ts'
+import { type Drift, type Step, step } from './converge.ts'
+import { type Server, withPostgres } from './postgres.ts'
+import { restoreInto, scratchName } from './restore.ts'
+import type { Run } from './run.ts'
+import { readObject, writeObject } from './spaces.ts'
+
+const evidenceSchema = z.object({
+  format: z.literal(1),
+  backup: z.string(),
+  drilled_at: z.string(),
+  who: z.string(),
+  seconds: z.number(),
+  server_version: z.string(),
+  tables: z.number(),
+  rows: z.number(),
+  large_objects: z.number(),
+})
+export type Evidence = z.infer<typeof evidenceSchema>
+
+const keyOf = ({ folder }: Backup) => `drills/${folder}.json`
+
+/** @returns the evidence that this very backup has been restored; undefined when there is none */
+export async function readEvidence(run: Run, backup: Backup): Promise<Evidence | undefined> {
+  const text = await readObject(await run.spaces(), run.site.buckets.backups, keyOf(backup))
+  return text === undefined ? undefined : evidenceSchema.parse(JSON.parse(text))
+}
+
+/** @param turn lets so many drills run at once */
+export function drilledStep(
+  run: Run,
+  administrator: () => Promise<Server>,
+  customer: string,
+  backup: Backup,
+  options: { identity: string; turn: <T>(work: () => Promise<T>) => Promise<T> },
+): Step {
+  const scratch = scratchName(customer, backup, 'drill')
+  return step<Drift>({
+    title: `the backup of ${customer} of ${backup.at.toISOString()} restores`,
+    needs: [],
+    check: async () =>
+      (await readEvidence(run, backup)) ? undefined : { lines: [`restore it to ${scratch}, and compare`] },
+    apply: async (_drift, work) => {
+      work.waitingFor('its turn')
+      await options.turn(async () => {
+        work.signal.throwIfAborted()
+        work.waitingFor(`Spaces, age, zstd and pg_restore: ${(backup.bytes / 2 ** 20).toFixed(1)} MiB`)
+        const started = performance.now()
+        const server = await administrator()
+        const { database } = await restoreInto(run, administrator, backup, scratch, {
+          customer,
+          identity: options.identity,
+        })
+        const { rows } = await withPostgres(server, async (client) => {
+          await client.query(`DROP DATABASE "${scratch}" WITH (FORCE)`)
+          return client.query<{ version: string }>(`SELECT current_setting('server_version') AS version`)
+        })
+        const evidence: Evidence = {
+          format: 1,
+          backup: backup.folder,
+          drilled_at: new Date().toISOString(),
+          who: `${userInfo().username}@${hostname()}`,
+          seconds: Math.round(performance.now() - started) / 1000,
+          server_version: rows[0]?.version ?? '',
+          tables: Object.keys(database?.rows ?? {}).length,
+          rows: Object.values(database?.rows ?? {}).reduce((sum, count) => sum + count, 0),
+          large_objects: database?.large_objects ?? 0,
+        }
+        await writeObject(
+          await run.spaces(),
+          run.site.buckets.backups,
+          keyOf(backup),
+          JSON.stringify(evidence, null, 2),
+        )
+      })
+    },
+  })
+}

@@ -1,0 +1,281 @@
+// Restoring a customer's database: into a database of its own, compared with what the backup counted, and only then, if
+// asked, in the place of the customer's.
+import { existsSync } from 'node:fs'
+import pg from 'pg'
+import { type Backup, type DatabaseFacts, type Manifest, newestOf, readBackup, readManifest } from './backups.ts'
+import { type Drift, type Step, step } from './converge.ts'
+import { readSecrets, secretsFile } from './customer-secrets.ts'
+import { namesOf } from './customers.ts'
+import { Failure, misuse } from './failure.ts'
+import { writeWhole } from './files.ts'
+import { roleFacts, type Server, withPostgres } from './postgres.ts'
+import type { Run } from './run.ts'
+import { connectionOf, countRows } from './sources.ts'
+
+type Administrator = () => Promise<Server>
+
+const quoteName = pg.escapeIdentifier
+const quoteText = pg.escapeLiteral
+
+/** What a database's comment says while and after it is restored: how another run knows what is in it. */
+const comments = {
+  restoring: ({ folder }: Backup) => `being restored from ${folder}`,
+  restored: ({ folder }: Backup) => `restored from ${folder}, and compared`,
+  /** @param written rows that had been written to it by then */
+  placed: ({ folder }: Backup, written: string) =>
+    `restored from ${folder}, and in place since ${written} rows were written`,
+}
+
+const compact = (at: Date) => at.toISOString().replace(/\.\d+/, '').replaceAll(/[-:]/g, '').toLowerCase()
+
+/** Never customer_…: what is called so is a customer's. */
+export const scratchName = (customer: string, { at }: Backup, purpose: 'restored' | 'drill') =>
+  `${purpose}_${customer.replaceAll('-', '_')}_${compact(at)}`
+
+/** @param text a day or a time, in UTC unless it says otherwise. Throws a misuse when it is none */
+export function parseTime(text: string): string {
+  const isTime = /^\d{4}-\d\d-\d\d(T\d\d[:-]\d\d([:-]\d\d(\.\d+)?)?(Z|[+-]\d\d:\d\d)?)?$/.test(text)
+  const at = new Date(text.length === 10 ? `${text}T23:59:59.999Z` : text.replace(/T(\d\d)-(\d\d)-?/, 'T$1:$2:'))
+  if (!isTime || Number.isNaN(at.getTime()))
+    throw misuse({
+      found: `--at ${JSON.stringify(text)}`,
+      expected: 'a day or a time, such as 2026-11-24 or 2026-11-24T03:00:00Z',
+      next: './runbooks/backups.mts, which shows them',
+    })
+  return at.toISOString()
+}
+
+/** @param name of a database. Throws a misuse when a restore may not be made into one of that name */
+export function databaseName(name: string): string {
+  if (
+    !/^[a-z_][a-z0-9_]{0,62}$/.test(name) ||
+    /^(customer_|pg_)|^(postgres|defaultdb|template[01]|_dodb|gitea)$/.test(name)
+  )
+    throw misuse({
+      found: `--into ${JSON.stringify(name)}`,
+      expected: 'a new database: lower-case letters, digits and underscores, and not one of the platform’s own names',
+      next: 'leave it out, and a name is made',
+    })
+  return name
+}
+
+/** @returns the newest verified backup of the customer's database; throws a Failure where there is none */
+export function backupOf(backups: readonly Backup[], customer: string, at?: string): Backup {
+  const found = newestOf(backups, `database/${customer}`, at ? new Date(at) : undefined)
+  if (found) return found
+  throw new Failure({
+    found: `there is no verified backup of ${customer}${at ? ` from ${at} or before` : ''}`,
+    expected: 'one',
+    next: './runbooks/backups.mts',
+  })
+}
+
+async function commentOf(client: pg.Client, database: string): Promise<string | null | undefined> {
+  const { rows } = await client.query<{ comment: string | null }>(
+    `SELECT shobj_description(oid, 'pg_database') AS comment FROM pg_database WHERE datname = $1`,
+    [database],
+  )
+  return rows[0]?.comment
+}
+
+/**
+ * Fills a new database from a backup and compares it. A database that an interrupted run has left half filled is made
+ * anew.
+ *
+ * @param database name of the new one
+ * @returns what was compared; throws a Failure, the database gone again, where anything differs
+ */
+export async function restoreInto(
+  run: Run,
+  administrator: Administrator,
+  backup: Backup,
+  database: string,
+  options: { customer: string; identity: string },
+): Promise<Manifest> {
+  const manifest = await readManifest(run, backup)
+  const server = await administrator()
+  const role = namesOf(options.customer).database
+  const drop = () =>
+    withPostgres(server, async (client) => {
+      await client.query(`DROP DATABASE IF EXISTS ${quoteName(database)} WITH (FORCE)`)
+    })
+  await drop()
+  const owned = await withPostgres(server, async (client) => {
+    const hasRole = (await roleFacts(client, role)) !== undefined
+    const owner = hasRole ? `OWNER ${quoteName(role)}` : ''
+    await client.query(
+      `CREATE DATABASE ${quoteName(database)} ${owner} TEMPLATE template0 ENCODING 'UTF8' ALLOW_CONNECTIONS false`,
+    )
+    await client.query(`REVOKE ALL ON DATABASE ${quoteName(database)} FROM PUBLIC`)
+    await client.query(`COMMENT ON DATABASE ${quoteName(database)} IS ${quoteText(comments.restoring(backup))}`)
+    await client.query(`ALTER DATABASE ${quoteName(database)} ALLOW_CONNECTIONS true`)
+    return hasRole
+  })
+  try {
+    const restore = ['pg_restore', '--exit-on-error', '--no-password', `--dbname=${database}`]
+    // A customer that is not there on this server yet has no role, and so nobody to own anything.
+    const orphaned = owned ? [] : ['--no-owner', '--no-privileges']
+    await readBackup(run, manifest, options.identity, [[...restore, ...orphaned]], connectionOf(run, server, database))
+    await withPostgres({ ...server, database }, async (client) => {
+      await client.query('SET statement_timeout = 0')
+      await client.query('BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY')
+      compare(manifest, await countRows(client))
+      await client.query('COMMIT')
+    })
+    await withPostgres(server, async (client) => {
+      await client.query(`COMMENT ON DATABASE ${quoteName(database)} IS ${quoteText(comments.restored(backup))}`)
+    })
+  } catch (error) {
+    await drop().catch(() => {}) // its comment says that it is not finished
+    throw error
+  }
+  return manifest
+}
+
+/** Throws a Failure that names each table whose rows are not as many as the backup counted. */
+function compare({ key, database }: Manifest, found: Pick<DatabaseFacts, 'rows' | 'large_objects'>): void {
+  const expected = database?.rows ?? {}
+  const differences = [...new Set([...Object.keys(expected), ...Object.keys(found.rows)])]
+    .filter((table) => expected[table] !== found.rows[table])
+    .map((table) => `${table} has ${found.rows[table] ?? 'no'} rows and should have ${expected[table] ?? 'none'}`)
+  if (found.large_objects !== (database?.large_objects ?? 0))
+    differences.push(`${found.large_objects} large objects, and should have ${database?.large_objects ?? 0}`)
+  if (differences.length > 0)
+    throw new Failure({
+      found: `what was restored from ${key} is not what was backed up: ${differences.join('; ')}`,
+      expected: 'the same rows in every table',
+      next: './runbooks/backups.mts, and restore an older one with --at',
+    })
+}
+
+/** @param options.swap where it may have taken the customer's place already, and so have another name */
+/** @returns rows that were ever written to the database's tables */
+async function rowsWritten(server: Server, database: string): Promise<string> {
+  const { rows } = await withPostgres({ ...server, database }, (client) =>
+    client.query<{ written: string }>(
+      'SELECT coalesce(sum(n_tup_ins + n_tup_upd + n_tup_del), 0) AS written FROM pg_stat_user_tables',
+    ),
+  )
+  return rows[0]?.written ?? ''
+}
+
+/** @returns whether the customer's database is that backup, with nothing written to it since it was put in its place */
+async function isPlaced(server: Server, database: string, backup: Backup): Promise<boolean> {
+  const comment = await withPostgres(server, (client) => commentOf(client, database))
+  return Boolean(comment) && comment === comments.placed(backup, await rowsWritten(server, database))
+}
+
+export function restoredStep(
+  run: Run,
+  administrator: Administrator,
+  backup: Backup,
+  database: string,
+  options: { customer: string; identity: string; swap: boolean },
+): Step {
+  return step<Drift>({
+    title: `database ${database} holds the backup of ${backup.at.toISOString()}`,
+    needs: [],
+    check: async () => {
+      const server = await administrator()
+      const comment = await withPostgres(server, (client) => commentOf(client, database))
+      if (options.swap && (await isPlaced(server, namesOf(options.customer).database, backup))) return undefined
+      if (comment === undefined || comment === comments.restoring(backup))
+        return { lines: [`restore ${backup.folder}, and compare it`] }
+      if (comment === comments.restored(backup)) return undefined
+      throw new Failure({
+        found: `the database ${database} is there already, and is not that backup`,
+        expected: 'a name that is free',
+        next: 'choose another one with --into',
+      })
+    },
+    apply: async (_drift, work) => {
+      work.waitingFor(`Spaces, age, zstd and pg_restore: ${(backup.bytes / 2 ** 20).toFixed(1)} MiB`)
+      await restoreInto(run, administrator, backup, database, options)
+    },
+  })
+}
+
+/** Secrets that are lost come back with the data, or every user of the customer would be signed out. */
+export function secretsRestoredStep(
+  run: Run,
+  backups: readonly Backup[],
+  customer: string,
+  options: { at?: string; identity: string },
+): Step {
+  const file = secretsFile(run.site.directory, customer)
+  return step<Drift>({
+    title: `secrets of ${customer} are on this machine`,
+    needs: [],
+    check: async () => {
+      if (existsSync(file)) return undefined
+      const backup = newestOf(backups, `secrets/${customer}`, options.at ? new Date(options.at) : undefined)
+      if (backup) return { lines: [`write ${file} from ${backup.folder}`] }
+      throw new Failure({
+        found: `neither ${file} nor a backup of it is there`,
+        expected: 'one of them',
+        next: `./runbooks/add-customer.mts ${customer}, which makes new ones`,
+      })
+    },
+    apply: async () => {
+      const backup = newestOf(backups, `secrets/${customer}`, options.at ? new Date(options.at) : undefined)!
+      const text = await readBackup(run, await readManifest(run, backup), options.identity, [])
+      writeWhole(file, text)
+      readSecrets(run.site.directory, customer)
+    },
+  })
+}
+
+/**
+ * Puts a restored database in the customer's place, in one transaction, and keeps the customer's under another name.
+ *
+ * @param restored the step that fills it
+ */
+export function swappedStep(
+  administrator: Administrator,
+  customer: string,
+  backup: Backup,
+  scratch: string,
+  restored: Step,
+): Step {
+  const { database } = namesOf(customer)
+  const kept = `before_${customer.replaceAll('-', '_')}_${compact(new Date())}`
+  return step<Drift>({
+    title: `${database} is that backup`,
+    needs: [restored],
+    check: async () => {
+      const server = await administrator()
+      if (await isPlaced(server, database, backup)) return undefined
+      const exists = (await withPostgres(server, (client) => commentOf(client, database))) !== undefined
+      return {
+        lines: [
+          ...(exists ? [`rename ${database} to ${kept}, and end its connections`] : []),
+          `rename ${scratch} to ${database}`,
+        ],
+        confirm: `${customer} goes back to ${backup.at.toISOString()}; what was written since stays in ${kept}. Go on?`,
+      }
+    },
+    apply: async () => {
+      const server = await administrator()
+      const placed = comments.placed(backup, await rowsWritten(server, scratch))
+      await withPostgres(server, async (client) => {
+        const there = (await commentOf(client, database)) !== undefined
+        const closed = async (name: string) => {
+          await client.query(`ALTER DATABASE ${quoteName(name)} ALLOW_CONNECTIONS false`)
+          await client.query('SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1', [name])
+        }
+        if (there) await closed(database)
+        try {
+          await client.query('BEGIN')
+          if (there) await client.query(`ALTER DATABASE ${quoteName(database)} RENAME TO ${quoteName(kept)}`)
+          await client.query(`ALTER DATABASE ${quoteName(scratch)} RENAME TO ${quoteName(database)}`)
+          await client.query(`COMMENT ON DATABASE ${quoteName(database)} IS ${quoteText(placed)}`)
+          await client.query('COMMIT')
+        } catch (error) {
+          await client.query('ROLLBACK')
+          if (there) await client.query(`ALTER DATABASE ${quoteName(database)} ALLOW_CONNECTIONS true`)
+          throw error
+        }
+      })
+    },
+  })
+}

@@ -1,0 +1,203 @@
+// What is backed up: each customer's database, each customer's secrets, Terraform's state.
+import { createHash } from 'node:crypto'
+import { existsSync, readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import type pg from 'pg'
+import type { DatabaseFacts, Source } from './backups.ts'
+import { secretsFile } from './customer-secrets.ts'
+import { namesOf } from './customers.ts'
+import { Failure, misuse } from './failure.ts'
+import type { Platform } from './platform.ts'
+import { type Server, withPostgres } from './postgres.ts'
+import { once, type Run } from './run.ts'
+import { readObject } from './spaces.ts'
+import { STATE_KEY } from './terraform.ts'
+
+/** Milliseconds that a dump waits for somebody who is changing a table. */
+const LOCK_WAIT = 120_000
+
+/** The options of pg_dump and pg_restore that say which server; the password is in neither. */
+export function connectionOf(run: Run, server: Server, database: string): Record<string, string> {
+  const ca = join(run.scratch, 'postgres-ca.pem')
+  writeFileSync(ca, server.ca, { mode: 0o600 })
+  return {
+    PGHOST: server.host,
+    PGPORT: String(server.port),
+    PGUSER: server.user,
+    PGPASSWORD: server.password.reveal(),
+    PGDATABASE: database,
+    PGSSLMODE: 'verify-full',
+    PGSSLROOTCERT: ca,
+    PGCONNECT_TIMEOUT: '15',
+  }
+}
+
+/** What a backup and a restore count, so that they can be compared: tables of the user's own that hold rows. */
+const TABLES = `
+  SELECT format('%I.%I', n.nspname, c.relname) AS name
+  FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+  WHERE c.relkind IN ('r', 'm') AND c.relpersistence <> 't' AND n.nspname NOT LIKE 'pg\\_%'
+    AND n.nspname <> 'information_schema'
+    AND NOT EXISTS (SELECT FROM pg_depend WHERE objid = c.oid AND classid = 'pg_class'::regclass AND deptype = 'e')
+  ORDER BY 1`
+
+/** @param client in a transaction, so that all is counted at one moment */
+export async function countRows(client: pg.Client): Promise<Pick<DatabaseFacts, 'rows' | 'large_objects'>> {
+  const { rows: tables } = await client.query<{ name: string }>(TABLES)
+  const rows: Record<string, number> = {}
+  for (const { name } of tables) {
+    const { rows: counted } = await client.query<{ count: string }>(`SELECT count(*) FROM ONLY ${name}`)
+    rows[name] = Number(counted[0]?.count)
+  }
+  const { rows: objects } = await client.query<{ count: string }>('SELECT count(*) FROM pg_largeobject_metadata')
+  return { rows, large_objects: Number(objects[0]?.count) }
+}
+
+/** @returns the client program's version, such as '15.18'; throws a Failure where it is missing */
+export async function postgresProgramVersion(run: Run, program: 'pg_dump' | 'pg_restore'): Promise<string> {
+  const { stdout } = await run.exec({ argv: [program, '--version'], next: 'install PostgreSQL’s client programs' })
+  return /\(PostgreSQL\) ([\d.]+)/.exec(stdout)?.[1] ?? stdout.trim()
+}
+
+/**
+ * The rows are counted in the snapshot that pg_dump reads, so that they are what the dump holds.
+ *
+ * @param database of the customer, as the server has it
+ */
+function databaseSource(run: Run, server: () => Promise<Server>, name: string, database: string): Source {
+  const dumpVersion = once(() => postgresProgramVersion(run, 'pg_dump'))
+  return {
+    name: `database/${name}`,
+    title: `database ${database}`,
+    file: 'dump.zst.age',
+    read: async (store) => {
+      const there = { ...(await server()), database }
+      return withPostgres(there, async (client) => {
+        await client.query('SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0')
+        await client.query('BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY')
+        const { rows } = await client.query<{ snapshot: string; version: string; bytes: string }>(
+          `SELECT pg_export_snapshot() AS snapshot, current_setting('server_version') AS version,
+             pg_database_size(current_database()) AS bytes`,
+        )
+        const { snapshot, version, bytes } = rows[0]!
+        const dump = ['pg_dump', '--format=custom', '--compress=0', `--snapshot=${snapshot}`]
+        const [counted, dump_version] = await Promise.all([
+          countRows(client),
+          dumpVersion(),
+          store({
+            commands: [[...dump, '--no-password', `--lock-wait-timeout=${LOCK_WAIT}`]],
+            env: connectionOf(run, there, database),
+          }),
+        ])
+        await client.query('COMMIT')
+        return {
+          database: { database, server_version: version, dump_version, database_bytes: Number(bytes), ...counted },
+        }
+      })
+    },
+  }
+}
+
+function secretsSource(run: Run, customer: string): Source {
+  const file = secretsFile(run.site.directory, customer)
+  return {
+    name: `secrets/${customer}`,
+    title: `secrets of ${customer}`,
+    file: 'secrets.json.zst.age',
+    read: async (store) => {
+      if (!existsSync(file))
+        throw new Failure({
+          found: `${file} is not there`,
+          expected: 'the customer’s secrets, on the machine that added it',
+          next: `run this there, or ./runbooks/add-customer.mts ${customer}`,
+        })
+      await store({ input: readFileSync(file) })
+      return {}
+    },
+  }
+}
+
+function stateSource(run: Run): Source {
+  return {
+    name: 'terraform/state',
+    title: 'Terraform’s state',
+    file: 'terraform.tfstate.zst.age',
+    read: async (store) => {
+      const text = await readObject(await run.spaces(), run.site.buckets.state, STATE_KEY)
+      if (text === undefined)
+        throw new Failure({
+          found: `there is no ${STATE_KEY} in ${run.site.buckets.state}`,
+          next: './runbooks/bootstrap.mts',
+        })
+      await store({ input: Buffer.from(text) })
+      return {}
+    },
+  }
+}
+
+/** What there is to back up, and what is on one side only: in gitops/apps, or on the server. */
+export type Fleet = { sources: Source[]; problems: string[] }
+
+/**
+ * @param only this customer alone
+ * @returns every source of the platform; a customer that is on one side only is a problem, and what there is of it is a
+ *   source all the same
+ */
+export async function discover(run: Run, platform: Platform, only?: string): Promise<Fleet> {
+  const server = platform.postgres
+  const [listed, databases] = await Promise.all([
+    platform.customers(),
+    server().then((there) => withPostgres(there, customerDatabases)),
+  ])
+  const customers = listed.map(({ customer }) => customer)
+  if (only && !customers.includes(only) && !databases.includes(namesOf(only).database))
+    throw new Failure({
+      found: `there is no customer ${only}`,
+      expected: `one of ${customers.join(', ') || 'none'}`,
+      next: './runbooks/list-customers.mts',
+    })
+  const nameOf = (database: string) =>
+    customers.find((customer) => namesOf(customer).database === database) ?? database.replace(/^customer_/, '')
+  const wanted = (customer: string) => only === undefined || customer === only
+  const missing = customers.filter((customer) => wanted(customer) && !databases.includes(namesOf(customer).database))
+  const unlisted = databases.map(nameOf).filter((name) => wanted(name) && !customers.includes(name))
+  return {
+    sources: [
+      ...databases
+        .map((database) => databaseSource(run, server, nameOf(database), database))
+        .filter(({ name }) => wanted(name.replace('database/', ''))),
+      ...customers.filter(wanted).map((customer) => secretsSource(run, customer)),
+      ...(only === undefined ? [stateSource(run)] : []),
+    ],
+    problems: [
+      ...missing.map((customer) => `${customer} is in gitops/apps, and ${namesOf(customer).database} is not there`),
+      ...unlisted.map((name) => `customer_${name} is a database, and no customer in gitops/apps has it`),
+    ],
+  }
+}
+
+async function customerDatabases(client: pg.Client): Promise<string[]> {
+  const { rows } = await client.query<{ datname: string }>(
+    `SELECT datname FROM pg_database WHERE datname LIKE 'customer\\_%' AND datallowconn ORDER BY 1`,
+  )
+  return rows.map(({ datname }) => datname)
+}
+
+/** A part of all sources: number `index` (from 1) of `count`. */
+export type Shard = { index: number; count: number }
+
+/** @param text 'I/N'. Throws a misuse when it is no such part */
+export function parseShard(text: string): Shard {
+  const [, index, count] = /^([1-9]\d{0,3})\/([1-9]\d{0,3})$/.exec(text) ?? []
+  if (index === undefined || Number(index) > Number(count))
+    throw misuse({
+      found: `--shard ${JSON.stringify(text)}`,
+      expected: 'I/N, such as 2/4',
+      next: 'choose I from 1 to N',
+    })
+  return { index: Number(index), count: Number(count) }
+}
+
+/** @returns whether the source is the shard's. Each is exactly one's, whatever other sources there are at the time */
+export const isInShard = (name: string, { index, count }: Shard): boolean =>
+  createHash('sha256').update(name).digest().readUInt32BE(0) % count === index - 1

@@ -1,0 +1,23 @@
+#!/usr/bin/env -S sh -c 'exec node "$(dirname "$0")/../lib/launch.mjs" "$0" "$@"'
+// Shows the newest backup of everything; exits 1 where one is older than the site allows.
+import { backupReport, backupTable } from '../lib/backup-report.ts'
+import { EXIT } from '../lib/failure.ts'
+import { openPlatform } from '../lib/platform.ts'
+import { report, startedAs } from '../lib/runbook.ts'
+
+export const backups = report({
+  name: 'backups',
+  summary:
+    'Shows the newest backup of everything: its age, its size, whether it was verified; exits 1 if one is too old.',
+  report: async (run) => {
+    const { lines, problems } = await backupReport(run, openPlatform(run))
+    const good = problems.length === 0 && lines.every(({ fresh }) => fresh)
+    return {
+      lines: backupTable(lines, problems),
+      value: { sources: lines, problems },
+      exit: good ? EXIT.converged : EXIT.failed,
+    }
+  },
+})
+
+await startedAs(import.meta.url, backups)

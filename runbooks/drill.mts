@@ -1,0 +1,36 @@
+#!/usr/bin/env -S sh -c 'exec node "$(dirname "$0")/../lib/launch.mjs" "$0" "$@"'
+// Restores every customer's newest backup, compares it, drops it again, and keeps the evidence.
+import { identityFile } from '../lib/age.ts'
+import { listBackups } from '../lib/backups.ts'
+import { drilledStep } from '../lib/drill.ts'
+import { openPlatform } from '../lib/platform.ts'
+import * as preflight from '../lib/preflight.ts'
+import { backupOf } from '../lib/restore.ts'
+import { runbook, startedAs } from '../lib/runbook.ts'
+import { slots } from '../lib/slots.ts'
+
+export const drill = runbook({
+  name: 'drill',
+  summary: 'Restores every customer’s newest backup that was not restored yet, compares it, and keeps the evidence.',
+  options: { identity: { summary: 'the private key’s file; otherwise LUNARFRONT_AGE_IDENTITY', value: 'FILE' } },
+  lock: () => 'drill',
+  procedure: async (run, given) => {
+    const identity = identityFile(given.identity, run.environment)
+    const platform = openPlatform(run)
+    const [customers, backups] = await Promise.all([platform.customers(), listBackups(run)])
+    const turn = slots(2) // a restore takes the server more than a dump does
+    return {
+      preflight: [
+        preflight.terraformPrecondition(run),
+        preflight.spacesPrecondition(run),
+        preflight.restorePrecondition(run, identity),
+      ],
+      steps: customers.map(({ customer }) =>
+        drilledStep(run, platform.postgres, customer, backupOf(backups, customer), { identity, turn }),
+      ),
+      afterwards: ['./runbooks/backups.mts shows when each was restored'],
+    }
+  },
+})
+
+await startedAs(import.meta.url, drill)

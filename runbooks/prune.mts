@@ -1,0 +1,17 @@
+#!/usr/bin/env -S sh -c 'exec node "$(dirname "$0")/../lib/launch.mjs" "$0" "$@"'
+// Removes the backups that the site does not want to keep. --plan shows which.
+import { retentionSteps } from '../lib/backup-steps.ts'
+import * as preflight from '../lib/preflight.ts'
+import { runbook, startedAs } from '../lib/runbook.ts'
+
+export const prune = runbook({
+  name: 'prune',
+  summary: 'Removes backups that are older than the site wants, never fewer than its minimum; --plan shows which.',
+  lock: () => 'prune',
+  procedure: async (run) => ({
+    preflight: [preflight.spacesPrecondition(run)],
+    steps: await retentionSteps(run),
+  }),
+})
+
+await startedAs(import.meta.url, prune)

@@ -1,0 +1,59 @@
+#!/usr/bin/env -S sh -c 'exec node "$(dirname "$0")/../lib/launch.mjs" "$0" "$@"'
+// Restores a customer's database from a backup into one of its own, compares it, and if asked puts it in the customer's place.
+import { identityFile } from '../lib/age.ts'
+import { listBackups } from '../lib/backups.ts'
+import { customerName } from '../lib/customers.ts'
+import { openPlatform } from '../lib/platform.ts'
+import * as preflight from '../lib/preflight.ts'
+import {
+  backupOf,
+  databaseName,
+  parseTime,
+  restoredStep,
+  scratchName,
+  secretsRestoredStep,
+  swappedStep,
+} from '../lib/restore.ts'
+import { runbook, startedAs } from '../lib/runbook.ts'
+
+export const restore = runbook({
+  name: 'restore',
+  summary: 'Restores a customer’s database from a backup into one of its own, and compares it.',
+  positionals: { customer: { summary: 'its name', parse: customerName } },
+  options: {
+    at: {
+      summary: 'the newest backup of this day or time or before; otherwise the newest',
+      value: 'TIME',
+      parse: parseTime,
+    },
+    into: { summary: 'name of the new database; otherwise restored_NAME_TIME', value: 'DATABASE', parse: databaseName },
+    swap: { summary: 'then put it in the customer’s place; the customer’s is kept under another name' },
+    identity: { summary: 'the private key’s file; otherwise LUNARFRONT_AGE_IDENTITY', value: 'FILE' },
+  },
+  procedure: async (run, given) => {
+    const customer = given.customer!
+    const { at } = given
+    const identity = identityFile(given.identity, run.environment)
+    const swap = given.swap === 'true'
+    const { postgres } = openPlatform(run)
+    const backups = await listBackups(run)
+    const backup = backupOf(backups, customer, at)
+    const scratch = given.into ?? scratchName(customer, backup, 'restored')
+    const restored = restoredStep(run, postgres, backup, scratch, { customer, identity, swap })
+    return {
+      preflight: [
+        preflight.terraformPrecondition(run),
+        preflight.spacesPrecondition(run),
+        preflight.restorePrecondition(run, identity),
+      ],
+      steps: [
+        secretsRestoredStep(run, backups, customer, { identity, ...(at ? { at } : {}) }),
+        restored,
+        ...(swap ? [swappedStep(postgres, customer, backup, scratch, restored)] : []),
+      ],
+      afterwards: swap ? [] : [`next: look at ${scratch}; --swap puts it in ${customer}’s place`],
+    }
+  },
+})
+
+await startedAs(import.meta.url, restore)
