@@ -171,7 +171,8 @@ export async function backUp(run: Run, { name, file, read }: Source): Promise<Ma
   let stored: Digest | undefined
   let piped: Piped | undefined
   const store = async ({ commands = [], env = {}, input }: Content) => {
-    const compress = ['zstd', '-1', '--quiet', '--stdout']
+    // One thread: there are as many dumps side by side as there are processors.
+    const compress = ['zstd', '-1', '--single-thread', '--quiet', '--stdout']
     piped = run.pipe({
       commands: [...commands, compress, encryptArgv(recipients)],
       env,
