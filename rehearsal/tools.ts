@@ -21,8 +21,8 @@ export type Tools = {
   zstd: string
 }
 
-/** What the check needs besides. */
-export type CheckTools = { shellcheck: string }
+/** What the check and the tests need besides. */
+export type CheckTools = { shellcheck: string; aws: string }
 
 type Name = keyof Tools | keyof CheckTools
 
@@ -78,6 +78,11 @@ const TOOLS: Record<Name, Tool> = {
   },
   terraform: { find: findTerraform, elsewhere: 'opentofu' },
   versitygw: { find: findVersitygw, elsewhere: 'versitygw' },
+  aws: {
+    find: (machine) => onPath('aws', machine),
+    debian: { name: 'awscli', why: 'the commands of docs/restore.md' },
+    elsewhere: 'awscli',
+  },
   shellcheck: {
     find: (machine) =>
       onPath('shellcheck', machine) ??

@@ -7,7 +7,7 @@ import { dirname, join, relative } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 import { oneLine, tell } from '../lib/failure.ts'
-import { installTools, pathWith } from '../rehearsal/tools.ts'
+import { installTools, pathWith, REHEARSAL_TOOLS } from '../rehearsal/tools.ts'
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url))
 const DURATIONS = join(ROOT, 'node_modules', '.cache', 'lunarfront', 'test-durations.json')
@@ -154,7 +154,7 @@ async function main(): Promise<void> {
   const options = readOptions(process.argv.slice(2))
   if (!options) return console.log(USAGE)
   const files = await findFiles(options)
-  const tools = await installTools(console.log)
+  const tools = await installTools(console.log, [...REHEARSAL_TOOLS, 'aws'])
   const { FORCE_COLOR: _, ...inherited } = process.env
   const environment = { ...inherited, PATH: pathWith(tools), NO_COLOR: '1' }
   const results = new Map<string, Result>()
