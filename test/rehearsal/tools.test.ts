@@ -74,10 +74,11 @@ test.after.each(({ home }) => {
 const TERRAFORM = 'echo \'{ "terraform_version": "1.11.4" }\''
 const VERSITYGW = 'echo "Version  : v1.8.0"'
 
+const POSTGRES = ['initdb', 'postgres', 'pg_ctl', 'psql', 'pg_dump', 'pg_restore']
+
 function postgresOf(folder: string): void {
   mkdirSync(folder, { recursive: true })
-  for (const name of ['initdb', 'postgres', 'pg_ctl', 'psql'])
-    writeFileSync(join(folder, name), '#!/bin/sh\n', { mode: 0o755 })
+  for (const name of POSTGRES) writeFileSync(join(folder, name), '#!/bin/sh\n', { mode: 0o755 })
 }
 
 /** Everything there but the programs named. */
@@ -87,6 +88,9 @@ function complete({ program, machine }: Context, ...but: string[]): void {
     openssl: '',
     'ssh-keygen': '',
     'valkey-server': '',
+    age: '',
+    'age-keygen': '',
+    zstd: '',
     terraform: TERRAFORM,
     versitygw: VERSITYGW,
   }
@@ -119,6 +123,8 @@ test('a machine that has everything is left alone, and each program is asked for
     versitygw: join(bin, 'versitygw'),
     openssl: join(bin, 'openssl'),
     sshKeygen: join(bin, 'ssh-keygen'),
+    age: join(bin, 'age'),
+    zstd: join(bin, 'zstd'),
   })
   await install(context)
   assert.equal(lines, [])
@@ -191,7 +197,7 @@ test('Debian’s Postgres is installed without a cluster of its own, and that se
   const folder = join(machine.files, 'usr/lib/postgresql/17/bin')
   program(
     'apt-get',
-    `cat ${settings}/* >'${context.home}/seen'\nmkdir -p ${folder}\ncd ${folder}\nfor name in initdb postgres pg_ctl psql; do printf '' >$name; chmod +x $name; done`,
+    `cat ${settings}/* >'${context.home}/seen'\nmkdir -p ${folder}\ncd ${folder}\nfor name in ${POSTGRES.join(' ')}; do printf '' >$name; chmod +x $name; done`,
   )
   const tools = await install(context)
   assert.is(readFileSync(join(context.home, 'seen'), 'utf8'), 'create_main_cluster = off\n')
@@ -216,7 +222,7 @@ test('the newest Postgres that the configuration allows is taken, and an older o
   assert.is((await findTools(['postgres'], machine)).postgres, join(versions, '16', 'bin'))
   for (const version of ['15', '16']) rmSync(join(versions, version), { recursive: true })
   assert.is((await findTools(['postgres'], machine)).postgres, undefined)
-  for (const name of ['initdb', 'pg_ctl', 'psql']) program(name)
+  for (const name of POSTGRES) if (name !== 'postgres') program(name)
   program('postgres', 'echo "postgres (PostgreSQL) 14.2"')
   assert.is((await findTools(['postgres'], machine)).postgres, undefined)
   program('postgres', 'echo "postgres (PostgreSQL) 17.2 (Homebrew)"')
