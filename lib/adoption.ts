@@ -108,19 +108,31 @@ const dnsRecord: Finder = async (run, wanted) => {
   return same && `${run.site.cloudflare_zone_id}/${same.id}`
 }
 
-const reservedSchema = z.looseObject({ ip: z.string(), droplet: z.looseObject({ name: z.string() }).nullish() })
+const reservedSchema = z.looseObject({
+  ip: z.string(),
+  region: z.looseObject({ slug: z.string() }),
+  droplet: z.looseObject({ name: z.string() }).nullish(),
+})
 
-/** It has no name. Ours is the one that the droplet has, or that DNS says is Git's. */
-const reservedIp: Finder = async (run) => {
-  const [listed, records] = await Promise.all([
+/** Names that point to Gitea's droplet, as terraform/dns.tf has them. */
+const GITEA_NAMES = ['git', 'git-ssh', 'registry']
+
+/** It has no name. Ours is the one that the droplet has, or that DNS says is Gitea's. */
+const reservedIp: Finder = async (run, wanted) => {
+  const [listed, ...records] = await Promise.all([
     list(run, '/v2/reserved_ips', 'reserved_ips'),
-    addressRecords(run, `git.${run.site.domain}`),
+    ...GITEA_NAMES.map((name) => addressRecords(run, `${name}.${run.site.domain}`)),
   ])
-  return listed
-    .map((one) => reservedSchema.parse(one))
-    .find(
-      ({ ip, droplet }) => droplet?.name === giteaDroplet(run.site) || records.some(({ content }) => content === ip),
-    )?.ip
+  const addresses = listed.map((one) => reservedSchema.parse(one))
+  const named = records.flat().map(({ content }) => content)
+  const found = addresses.find(({ ip, droplet }) => droplet?.name === giteaDroplet(run.site) || named.includes(ip))
+  const idle = addresses.find(({ droplet, region }) => !droplet && region.slug === wanted.region)
+  if (!found && idle)
+    run.emit({
+      event: 'warning',
+      text: `the reserved IP ${idle.ip} in ${idle.region.slug} is assigned to nothing, and costs $5 a month: remove it if nobody needs it`,
+    })
+  return found?.ip
 }
 
 const reservedIpAssignment: Finder = async (run, wanted) => {

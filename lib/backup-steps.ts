@@ -7,7 +7,7 @@ import type { Platform } from './platform.ts'
 import { freeConnections, withPostgres } from './postgres.ts'
 import { expired } from './retention.ts'
 import { once, type Run } from './run.ts'
-import { slots } from './slots.ts'
+import { ITS_TURN, slots } from './slots.ts'
 import { removeObjects } from './spaces.ts'
 
 const HOUR = 3_600_000
@@ -60,7 +60,7 @@ export function backupSteps(
           : { lines: [`the newest is ${ageOf(newest)}`] }
       },
       apply: async (_drift, work) => {
-        work.waitingFor('its turn')
+        work.waitingFor(ITS_TURN)
         const turn = await inTurn()
         await turn(async () => {
           work.signal.throwIfAborted()

@@ -7,6 +7,7 @@ import { type Drift, type Step, step } from './converge.ts'
 import { type Server, withPostgres } from './postgres.ts'
 import { restoreInto, scratchName } from './restore.ts'
 import type { Run } from './run.ts'
+import { ITS_TURN } from './slots.ts'
 import { readObject, writeObject } from './spaces.ts'
 
 const evidenceSchema = z.object({
@@ -45,7 +46,7 @@ export function drilledStep(
     check: async () =>
       (await readEvidence(run, backup)) ? undefined : { lines: [`restore it to ${scratch}, and compare`] },
     apply: async (_drift, work) => {
-      work.waitingFor('its turn')
+      work.waitingFor(ITS_TURN)
       await options.turn(async () => {
         work.signal.throwIfAborted()
         work.waitingFor(`Spaces, age, zstd and pg_restore: ${(backup.bytes / 2 ** 20).toFixed(1)} MiB`)

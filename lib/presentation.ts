@@ -2,6 +2,7 @@
 import type { Emit, RunEvent, Status } from './events.ts'
 import { oneLine, type Told } from './failure.ts'
 import { redact } from './secret.ts'
+import { ITS_TURN } from './slots.ts'
 
 export type Presentation = { emit: Emit /** ends what is live, before a question or at the end */; close: () => void }
 
@@ -112,9 +113,11 @@ const COLOURS: Record<string, string> = {
   waiting: '35',
 }
 
+type Live = { since: number; waitingFor: string }
+
 /** The same lines, and below them one live line for each step that is running: what it waits for, for how long. */
 export function terminal(out: NodeJS.WriteStream, verbose: boolean, colour: boolean): Presentation {
-  const running = new Map<string, { since: number; waitingFor: string }>()
+  const running = new Map<string, Live>()
   let drawn = 0
   let timer: NodeJS.Timeout | undefined
   const erase = () => {
@@ -123,7 +126,11 @@ export function terminal(out: NodeJS.WriteStream, verbose: boolean, colour: bool
   }
   const draw = () => {
     erase()
-    for (const [step, { since, waitingFor }] of running) {
+    // No more than the screen holds, or what has scrolled away could not be erased. Who waits for a turn comes last.
+    const room = Math.max(3, (out.rows || 24) - 4)
+    const queued = ([, { waitingFor }]: [string, Live]) => Number(waitingFor === ITS_TURN)
+    const lines = [...running].sort((a, b) => queued(a) - queued(b))
+    for (const [step, { since, waitingFor }] of lines.slice(0, room)) {
       const elapsed = time((performance.now() - since) / 1000)
       const line = `${row('…', step)}  ${elapsed}${waitingFor ? `  ${waitingFor}` : ''}`
       out.write(
@@ -131,6 +138,10 @@ export function terminal(out: NodeJS.WriteStream, verbose: boolean, colour: bool
           .replaceAll('\n', ' ')
           .slice(0, (out.columns || 80) - 1)}\n`,
       )
+      drawn++
+    }
+    if (lines.length > room) {
+      out.write(`${row('…', `and ${lines.length - room} more`)}\n`)
       drawn++
     }
   }

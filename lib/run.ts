@@ -1,9 +1,10 @@
 // What one run of a runbook carries: the site, the credentials, and the only ways to touch the world.
-import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Credentials } from './credentials.ts'
 import type { Emit } from './events.ts'
 import type { Exec } from './exec.ts'
+import { writeWhole } from './files.ts'
 import type { Pipe } from './pipe.ts'
 import { identityOf, isRunning, type ProcessIdentity } from './process.ts'
 import type { Site } from './site.ts'
@@ -48,8 +49,8 @@ export function once<T>(work: () => Promise<T>): (() => Promise<T>) & { forget: 
   })
 }
 
-/** A Terraform that changes things goes on when its run has died, and then holds Terraform's own lock. */
-type Survivor = {
+/** A Terraform that holds its own lock. It goes on when its run has died, and its lock stays when it dies itself. */
+type TerraformProcess = {
   process: ProcessIdentity
   /** ISO time at which it was started */
   since: string
@@ -57,19 +58,24 @@ type Survivor = {
   scratch: string
 }
 
-const survivorFile = (directory: string) => join(directory, 'terraform-process')
+const recordsOf = (directory: string) => join(directory, 'terraform-processes')
+const recordOf = (directory: string, pid: number) => join(recordsOf(directory), String(pid))
 
-/** Notes it down. Only the run that holds the site's lock starts one, so there is one at the most. */
+/** Notes it down, so that another run knows whose lock it meets. */
 export function recordTerraform({ site, scratch }: Run, pid: number): void {
-  const survivor: Survivor = { process: identityOf(pid), since: new Date().toISOString(), scratch }
-  writeFileSync(survivorFile(site.directory), JSON.stringify(survivor), { mode: 0o600 })
+  const record: TerraformProcess = { process: identityOf(pid), since: new Date().toISOString(), scratch }
+  writeWhole(recordOf(site.directory, pid), JSON.stringify(record))
 }
 
-export const forgetTerraform = ({ site }: Run): void => rmSync(survivorFile(site.directory), { force: true })
+export const forgetTerraform = (directory: string, pid: number): void =>
+  rmSync(recordOf(directory, pid), { force: true })
 
-/** @returns the Terraform that this site's runs on this machine started last, if it did not end under their eyes */
-export function recordedTerraform(directory: string): (Survivor & { isRunning: boolean }) | undefined {
-  if (!existsSync(survivorFile(directory))) return undefined
-  const survivor: Survivor = JSON.parse(readFileSync(survivorFile(directory), 'utf8'))
-  return { ...survivor, isRunning: isRunning(survivor.process) }
+/** @returns those that this site's runs on this machine have started and not seen end, the oldest first */
+export function recordedTerraforms(directory: string): (TerraformProcess & { isRunning: boolean })[] {
+  if (!existsSync(recordsOf(directory))) return []
+  return readdirSync(recordsOf(directory))
+    .filter((name) => /^\d+$/.test(name))
+    .map((name): TerraformProcess => JSON.parse(readFileSync(join(recordsOf(directory), name), 'utf8')))
+    .map((record) => ({ ...record, isRunning: isRunning(record.process) }))
+    .sort((a, b) => (a.since < b.since ? -1 : 1))
 }

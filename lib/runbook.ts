@@ -14,7 +14,7 @@ import { type Lock, takeLock } from './lock.ts'
 import { createPipe } from './pipe.ts'
 import { json, jsonLine, type Presentation, plain, terminal } from './presentation.ts'
 import { identityOf, isRunning } from './process.ts'
-import { once, type Run, recordedTerraform } from './run.ts'
+import { once, type Run, recordedTerraforms } from './run.ts'
 import { redact } from './secret.ts'
 import { loadSite } from './site.ts'
 import { openSpaces } from './spaces.ts'
@@ -332,12 +332,12 @@ function makeScratch(directory: string): string {
       expected: 'a folder for its owner alone',
       next: `chmod 700 ${directory}`,
     })
-  const terraform = recordedTerraform(directory)
+  const survivors = recordedTerraforms(directory).filter((one) => one.isRunning)
   for (const name of readdirSync(directory)) {
     const [, pid, started] = /^scratch-(\d+)-(\d*)$/.exec(name) ?? []
     const folder = join(directory, name)
     if (pid === undefined || isRunning({ pid: Number(pid), started: started ?? '' })) continue
-    if (terraform?.isRunning && terraform.scratch === folder) continue // it outlived its run, and reads from there
+    if (survivors.some((one) => one.scratch === folder)) continue // it outlived its run, and reads from there
     try {
       rmSync(folder, { recursive: true, force: true })
     } catch {} // a git of that run is still at work there; the next run finds it done

@@ -1,5 +1,8 @@
 // How much of what could run side by side does: the steps of a run start together, and take turns here.
 
+/** What a step says that it waits for until then. */
+export const ITS_TURN = 'its turn'
+
 /** @returns a function that does the work when one of so many places is free, first come, first served */
 export function slots(places: number): <T>(work: () => Promise<T>) => Promise<T> {
   const waiting: (() => void)[] = []

@@ -9,7 +9,7 @@ import type { Work } from './converge.ts'
 import type { Command, Output } from './exec.ts'
 import { Failure, misuse } from './failure.ts'
 import { alone } from './files.ts'
-import { forgetTerraform, type Run, recordedTerraform, recordTerraform } from './run.ts'
+import { forgetTerraform, type Run, recordedTerraforms, recordTerraform } from './run.ts'
 import { Secret } from './secret.ts'
 import { ROOT, type Site } from './site.ts'
 import { readObject } from './spaces.ts'
@@ -203,9 +203,13 @@ export function command(
     AWS_ENDPOINT_URL_S3: credentials.spaces.endpoint,
   }
   const work = { argv: [program, ...args], cwd: directory, env, ...options }
-  // Without the site's lock it only looks.
-  if (!run.locked()) return run.exec(work)
-  return run.exec({ ...work, onStart: (pid) => recordTerraform(run, pid) }).finally(() => forgetTerraform(run))
+  if (!args.some((arg) => arg.startsWith('-lock-timeout='))) return run.exec(work) // it takes no lock
+  let started = 0
+  const onStart = (pid: number) => {
+    started = pid
+    recordTerraform(run, pid)
+  }
+  return run.exec({ ...work, onStart }).finally(() => forgetTerraform(run.site.directory, started))
 }
 
 // --- what Terraform says ---------------------------------------------------------------
@@ -284,12 +288,15 @@ const lockInfo = z.object({ ID: z.string(), Who: z.string(), Operation: z.string
 export async function clearStaleLock(terraform: Terraform, work: Work): Promise<void> {
   const { run, program } = terraform
   const text = await readObject(await run.spaces(), run.site.buckets.state, `${STATE_KEY}.tflock`)
-  if (!text) return
+  const records = recordedTerraforms(run.site.directory)
+  const forget = () => {
+    for (const one of records) if (!one.isRunning) forgetTerraform(run.site.directory, one.process.pid)
+  }
+  if (!text) return forget()
   const { ID, Who, Created, Operation } = lockInfo.parse(JSON.parse(text))
-  const ours = recordedTerraform(run.site.directory)
-  const isOurs = ours !== undefined && Who === `${userInfo().username}@${hostname()}` && Created >= ours.since
-  if (!isOurs || ours.isRunning) {
-    const way = isOurs ? '' : `; if it is dead: ${program} -chdir=terraform force-unlock ${ID}`
+  const ours = Who === `${userInfo().username}@${hostname()}` ? records.filter(({ since }) => since <= Created) : []
+  if (ours.length === 0 || ours.some((one) => one.isRunning)) {
+    const way = ours.length > 0 ? '' : `; if it is dead: ${program} -chdir=terraform force-unlock ${ID}`
     return work.waitingFor(`${Who}, whose Terraform holds the state since ${Created}${way}`)
   }
   run.emit({
@@ -297,6 +304,7 @@ export async function clearStaleLock(terraform: Terraform, work: Work): Promise<
     text: `Terraform’s lock of ${Created} (${Operation}) was left by a run that is dead; removed`,
   })
   await command(terraform, argv.forceUnlock(ID))
+  forget()
 }
 
 // --- outputs ---------------------------------------------------------------------------

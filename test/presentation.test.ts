@@ -181,6 +181,25 @@ test('a live line never gets wider than the terminal, since erasing it would lea
     })
 })
 
+test('no more live lines than the screen holds; those that wait for a turn come last', () => {
+  withClock(() => {
+    const { out, screen } = fakeTerminal(100)
+    const { emit } = terminal(Object.assign(out, { rows: 9 }), false, true)
+    for (let number = 1; number <= 20; number++) {
+      emit({ event: 'step started', step: `step ${number}` })
+      emit({ event: 'step waiting', step: `step ${number}`, for: number < 19 ? 'its turn' : 'pg_dump' })
+    }
+    assert.equal(screen(), [
+      '…        step 19  0.0 s  pg_dump',
+      '…        step 20  0.0 s  pg_dump',
+      '…        step 1  0.0 s  its turn',
+      '…        step 2  0.0 s  its turn',
+      '…        step 3  0.0 s  its turn',
+      '…        and 15 more',
+    ])
+  })
+})
+
 test('colours are on the first word, and nowhere when they are not wanted', () => {
   for (const colour of [true, false])
     withClock(() => {

@@ -121,7 +121,7 @@ async function startParts({
     secret_access_key: randomBytes(32).toString('base64url'),
   }
   const virtualDomain = `${region}.spaces.test`
-  const [authority, versions, s3] = await Promise.all([
+  const parts = [
     createAuthority(join(directory, 'tls'), tools.openssl),
     installedVersions(tools.postgres),
     startVersitygw({
@@ -131,9 +131,13 @@ async function startParts({
       virtualDomain,
       accessKeyId: spaces.access_key_id,
       secretAccessKey: spaces.secret_access_key,
+    }).then((s3) => {
+      undo.push(s3.stop)
+      return s3
     }),
-  ])
-  undo.push(s3.stop)
+  ] as const
+  await Promise.allSettled(parts) // none is still at work when what was made is undone
+  const [authority, versions, s3] = await Promise.all(parts)
   const certificate = await issueCertificate(authority, join(directory, 'tls'))
 
   const traffic: Traffic = { faults: [], calls: [] }

@@ -8,7 +8,12 @@ import { run } from './run.ts'
 const install = (packages: string[]) => ['apt-get', 'install', '--no-install-recommends', '--yes', ...packages]
 
 const byHand = (packages: string[], machine: Machine) =>
-  `${machine.isRoot ? '' : 'sudo '}${install(packages).join(' ')}`
+  [...(hasLists(machine) ? [] : [['apt-get', 'update']]), install(packages)]
+    .map((argv) => `${machine.isRoot ? '' : 'sudo '}${argv.join(' ')}`)
+    .join(' && ')
+
+const hasLists = (machine: Machine) =>
+  readdirSync(join(machine.files, 'var/lib/apt/lists')).some((name) => /_Packages/.test(name))
 
 /** Throws a Failure, with the command that helps, unless packages may be installed here. */
 export function checkMayInstall(packages: string[], machine: Machine): void {
@@ -31,7 +36,7 @@ export async function installPackages(packages: string[], machine: Machine): Pro
   const update = () => apt(['apt-get', 'update'])
   const restore = packages.includes('postgresql') ? withoutMainCluster(machine) : () => {}
   try {
-    const listed = readdirSync(join(machine.files, 'var/lib/apt/lists')).some((name) => /_Packages/.test(name))
+    const listed = hasLists(machine)
     if (!listed) await update()
     try {
       await apt(install(packages))

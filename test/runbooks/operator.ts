@@ -8,7 +8,7 @@ import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import type { RunEvent } from '../../lib/events.ts'
 import type { Server } from '../../lib/postgres.ts'
-import { recordedTerraform } from '../../lib/run.ts'
+import { recordedTerraforms } from '../../lib/run.ts'
 import { Secret } from '../../lib/secret.ts'
 import { ROOT } from '../../lib/site.ts'
 import type { Call } from '../../rehearsal/cloud/http.ts'
@@ -93,7 +93,7 @@ export function eventOf(started: Started, fits: (event: TimedEvent) => boolean):
 }
 
 /** @returns the process id of the Terraform that a run of this site has started */
-export const terraformOf = ({ kept }: Operator): number => recordedTerraform(kept)?.process.pid ?? 0
+export const terraformOf = ({ kept }: Operator): number => recordedTerraforms(kept).at(-1)?.process.pid ?? 0
 
 /** @returns the titles of the runbook's own steps, from the runbook itself */
 export async function stepsOf(operator: Operator, runbook: string, ...args: string[]): Promise<string[]> {
