@@ -51,13 +51,12 @@ export function appsDirectoryAtFirst(run: Run, platform: Platform): () => Promis
     return customersInState(await platform.terraform())
   })
   return async () => {
-    let head: string | undefined
     try {
-      head = await platform.repository.head()
-    } catch {
-      return lastKnown()
+      return await platform.appsDirectory()
+    } catch (error) {
+      const isEmpty = error instanceof Failure && error.notYet
+      return isEmpty ? join(ROOT, 'gitops', 'apps') : lastKnown()
     }
-    return head ? platform.appsDirectory() : join(ROOT, 'gitops', 'apps')
   }
 }
 

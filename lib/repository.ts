@@ -45,6 +45,8 @@ export type Repository = {
   head: () => Promise<string | undefined>
   /** the folder of a fresh clone of the main branch */
   clone: () => Promise<string>
+  /** the same clone, with the checkout's commits in it as well, so that both histories can be compared */
+  histories: () => Promise<string>
   /** the operator's checkout, as Git sees it */
   checkout: () => Promise<Checkout>
 }
@@ -80,30 +82,38 @@ export function openRepository(run: Run): Repository {
   })
   const commit = async () => (await git(run, directory, ['rev-parse', 'HEAD'])).stdout.trim()
   const early = once(async () => ((await cloned()) ? commit() : undefined))
-  const fetched = async () => {
+  const updated = async () => {
     if (await cloned()) await update(run, directory)
     else cloned.forget()
-    return (await cloned()) ? commit() : undefined
+    return cloned()
   }
   let last: Promise<unknown> = Promise.resolve()
   /** One after the other: two would meet in the same clone. */
-  const fetchHead = () => {
-    const next = last.then(fetched, fetched)
+  const inTurn = <T>(work: () => Promise<T>): Promise<T> => {
+    const next = last.then(work, work)
     last = next
     return next
   }
-  const underLock = once(fetchHead)
+  const underLock = once(() => inTurn(updated))
+  const clone = async () => {
+    if (await (run.locked() ? underLock() : cloned())) return directory
+    throw new Failure({
+      found: `the repository ${run.site.repository} has no branch ${BRANCH} yet`,
+      next: './runbooks/bootstrap.mts, which fills it',
+      notYet: true,
+    })
+  }
   return {
     run,
-    head: () => (run.locked() ? fetchHead() : early()),
-    clone: async () => {
-      if (!(await (run.locked() ? underLock() : early())))
-        throw new Failure({
-          found: `the repository ${run.site.repository} has no branch ${BRANCH} yet`,
-          next: './runbooks/bootstrap.mts, which fills it',
-          notYet: true,
-        })
+    clone,
+    histories: once(async () => {
+      await clone()
+      await inTurn(() => git(run, directory, ['fetch', '--quiet', '--no-tags', ROOT, 'HEAD']))
       return directory
+    }),
+    head: async () => {
+      if (!run.locked()) return early()
+      return (await inTurn(updated)) ? commit() : undefined
     },
     checkout: once(async () => {
       const { code, stdout } = await git(run, ROOT, ['rev-parse', '--is-shallow-repository', 'HEAD'], {
@@ -160,11 +170,9 @@ export async function requireUpToDate(repository: Repository): Promise<void> {
   const { run } = repository
   const [{ commit }, remote] = await Promise.all([repository.checkout(), repository.head().catch(() => undefined)])
   if (!remote || remote === commit) return
-  const directory = await repository.clone()
-  await git(run, directory, ['fetch', '--quiet', '--no-tags', ROOT, 'HEAD'])
   const { stdout } = await git(
     run,
-    directory,
+    await repository.histories(),
     ['diff', '--name-only', `${commit}...${remote}`, '--', '.', ':!gitops/apps'],
     { codes: [0, 128] }, // histories without a common commit: publishing refuses that
   )
@@ -201,7 +209,7 @@ export function publishedStep(repository: Repository, { needs }: { needs?: reado
       const line = `push ${commit.slice(0, 12)} to ${BRANCH}`
       if (!remote) return { lines: [`${line}, which is empty`] }
       if (remote === commit) return undefined
-      await git(run, await repository.clone(), ['fetch', '--quiet', '--no-tags', ROOT, 'HEAD'])
+      await repository.histories()
       if (await isAncestor(commit, remote)) return undefined
       if (await isAncestor(remote, commit)) return { lines: [`${line}, which is at ${remote.slice(0, 12)}`] }
       throw new Failure({

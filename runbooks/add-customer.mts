@@ -1,4 +1,4 @@
-#!/usr/bin/env -S sh -c 'exec node "$(dirname "$0")/../lib/launch.mjs" "$0" "$@"'
+#!/usr/bin/env -S sh -c 'exec node "${0%/*}/../lib/launch.mjs" "$0" "$@"'
 // Adds a customer: secrets, a Postgres role and database of its own, its values file in the repository, its DNS record.
 import { readSecrets, secretsStep } from '../lib/customer-secrets.ts'
 import { customerName, namesOf } from '../lib/customers.ts'

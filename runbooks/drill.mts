@@ -1,4 +1,4 @@
-#!/usr/bin/env -S sh -c 'exec node "$(dirname "$0")/../lib/launch.mjs" "$0" "$@"'
+#!/usr/bin/env -S sh -c 'exec node "${0%/*}/../lib/launch.mjs" "$0" "$@"'
 // Restores every customer's newest backup, compares it, drops it again, and keeps the evidence.
 import { identityFile } from '../lib/age.ts'
 import { listBackups } from '../lib/backups.ts'

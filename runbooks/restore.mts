@@ -1,4 +1,4 @@
-#!/usr/bin/env -S sh -c 'exec node "$(dirname "$0")/../lib/launch.mjs" "$0" "$@"'
+#!/usr/bin/env -S sh -c 'exec node "${0%/*}/../lib/launch.mjs" "$0" "$@"'
 // Restores a customer's database from a backup into one of its own, compares it, and if asked puts it in the customer's place.
 import { identityFile } from '../lib/age.ts'
 import { listBackups } from '../lib/backups.ts'
