@@ -29,6 +29,8 @@ export type Step<D extends Drift = Drift> = {
   apply: (drift: D, work: Work) => Promise<void>
   /** steps that must be done before; without it, the step before in the list. Independent steps run side by side */
   needs?: readonly AnyStep[]
+  /** true for the one step whose check takes longest: the others' begin when it is under way and waits for something */
+  first?: boolean
   /** true for the one step that makes the lock's own place: two runs may apply it at once */
   beforeLock?: boolean
   /** seconds that the check after apply may take to come true; 0 unless told */
@@ -54,7 +56,7 @@ type End = Result & { touched: boolean }
  * all of it: whoever held the lock until then may have changed anything.
  *
  * @param steps in the order of the procedure
- * @param options.ready resolves when a write is allowed: nothing is applied before
+ * @param options.preflight called when the longest check is under way; where it rejects, nothing is written
  * @param options.plan only look: steps that differ are a `change`; one that rests on such a step and cannot be seen to
  *   differ is `unknown`, never ok
  * @param options.lock called once, before the first write
@@ -68,15 +70,32 @@ export async function converge(
     plan: boolean
     emit: Emit
     signal: AbortSignal
-    ready?: Promise<void>
+    preflight?: () => Promise<void>
     lock: () => Promise<void>
     confirm: (question: string) => Promise<boolean>
   },
 ): Promise<Outcome> {
-  const { plan, emit, signal, ready } = options
-  ready?.catch(() => {}) // told by whoever made it; here it only stops what would write
+  const { plan, emit, signal } = options
   emit({ event: 'steps', steps: steps.map((one) => one.title) })
-  const seen = await inOrder(steps, (one, before) => look(one, before, options))
+  const first = steps.find((one) => one.first)
+  let begin = () => {}
+  const underWay = new Promise<void>((resolve) => {
+    begin = resolve
+  })
+  if (!first) begin()
+  const ready = underWay.then(options.preflight)
+  ready.catch(() => {}) // told by the preflight itself; here it only stops what would write
+  const watching: Pass = {
+    ...options,
+    emit: (event) => {
+      if (event.event === 'step waiting' && event.step === first?.title) begin()
+      emit(event)
+    },
+  }
+  const seen = await inOrder(steps, async (one, before) => {
+    if (one !== first) await underWay
+    return look(one, before, one === first ? watching : options, begin)
+  })
   const differs = [...seen.values()].some(({ status }) => status === 'change')
   if (plan || !differs || signal.aborted) {
     for (const [one, end] of seen) tellEnd(emit, one, end)
@@ -121,12 +140,17 @@ const workOf = (one: AnyStep, { emit, signal }: Pass): Work => ({
   waitingFor: (what) => emit({ event: 'step waiting', step: one.title, for: what }),
 })
 
-/** Checks only read, so a step's check does not wait for those that it needs. */
-async function look(one: AnyStep, before: readonly Promise<End>[], pass: Pass): Promise<End> {
+/**
+ * Checks only read, so a step's check does not wait for those that it needs.
+ *
+ * @param looked called when the check itself has ended
+ */
+async function look(one: AnyStep, before: readonly Promise<End>[], pass: Pass, looked: () => void): Promise<End> {
   pass.emit({ event: 'step started', step: one.title })
   const work = workOf(one, pass)
   const started = performance.now()
   let early = await attempt(one, work)
+  looked()
   const needs = await Promise.all(before)
   const end = (status: Status, more: Partial<Result> = {}): End => ({
     status,

@@ -175,6 +175,7 @@ export function terraformStep(options: {
   const { title, open, allowed, price } = options
   return step<PlanDrift>({
     title,
+    first: true,
     check: async (work) => {
       const [opened, appsDirectory] = await Promise.all([open(), options.appsDirectory()])
       const { run } = opened

@@ -70,9 +70,11 @@ export function openRepository(run: Run): Repository {
     const { code } = await git(
       run,
       run.scratch,
-      ['clone', '--quiet', '--no-tags', '--branch', BRANCH, run.site.repository, directory],
+      ['clone', '--quiet', '--no-tags', '--sparse', '--branch', BRANCH, run.site.repository, directory],
       { codes: [0, 128] }, // why, the next question tells
     )
+    // Of its files only those that runbooks read and write are needed.
+    if (code === 0) await git(run, directory, ['sparse-checkout', 'set', 'gitops'])
     if (code === 0) return true
     if (await isEmpty()) return false
     throw new Failure({

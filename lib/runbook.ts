@@ -240,12 +240,19 @@ async function carryOut(it: Runbook, run: Run, given: Arguments, control: Contro
   // The steps look at reality meanwhile; what they see is told, and anything written, only when the preflight has passed.
   const held: RunEvent[] = []
   let hold = true
-  const passed = Promise.resolve().then(() => check(preflight, emit)) // the steps take longer, so they start first
+  let tellPassed = (_passed: boolean) => {}
+  const passed = new Promise<boolean>((resolve) => {
+    tellPassed = resolve
+  })
   const converged = converge(wanted, {
     plan,
     emit: (event) => (hold && event.event === 'step finished' ? held.push(event) : emit(event)),
     signal,
-    ready: passed.then((ok) => ok || Promise.reject(new Error('the preflight has failed'))).then(() => {}),
+    preflight: async () => {
+      const ok = await check(preflight, emit)
+      tellPassed(ok)
+      if (!ok) throw new Error('the preflight has failed')
+    },
     lock: control.lock,
     confirm: control.confirm,
   })

@@ -189,6 +189,40 @@ test('what another run changed while this one waited for the lock is looked at a
   assert.equal(finished, { a: 'ok', b: 'changed', c: 'changed' })
 })
 
+test('the check that takes longest is under way before the others and the preflight begin', async () => {
+  for (const waits of [true, false]) {
+    const log: string[] = []
+    const quick = step<Drift>({
+      title: 'quick',
+      check: async () => {
+        log.push('quick')
+        return undefined
+      },
+      apply: async () => {},
+    })
+    const slow = step<Drift>({
+      title: 'slow',
+      first: true,
+      needs: [quick],
+      check: async (work) => {
+        log.push('slow begins')
+        if (waits) {
+          work.waitingFor('the world')
+          await new Promise((resolve) => setTimeout(resolve, 20))
+        }
+        log.push('slow ends')
+        return undefined
+      },
+      apply: async () => {},
+    })
+    const { finished } = await run([quick, slow], { preflight: async () => void log.push('preflight') })
+    assert.equal(finished, { quick: 'ok', slow: 'ok' })
+    assert.is(log[0], 'slow begins')
+    assert.is(log.indexOf('slow ends') > log.indexOf('preflight'), waits, log.join())
+    assert.ok(log.includes('quick'))
+  }
+})
+
 test('a run with nothing to do takes no lock', async () => {
   let taken = 0
   await run([fact(new Set(['a']), 'a')], { lock: async () => void taken++ })
