@@ -1,12 +1,13 @@
 // What is backed up: each customer's database, each customer's secrets, Terraform's state.
 import { createHash } from 'node:crypto'
-import { existsSync, readFileSync, writeFileSync } from 'node:fs'
+import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type pg from 'pg'
 import type { DatabaseFacts, Source } from './backups.ts'
 import { secretsFile } from './customer-secrets.ts'
 import { namesOf } from './customers.ts'
 import { Failure, misuse } from './failure.ts'
+import { writeWhole } from './files.ts'
 import type { Platform } from './platform.ts'
 import { type Server, withPostgres } from './postgres.ts'
 import { once, type Run } from './run.ts'
@@ -19,7 +20,7 @@ const LOCK_WAIT = 120_000
 /** The options of pg_dump and pg_restore that say which server; the password is in neither. */
 export function connectionOf(run: Run, server: Server, database: string): Record<string, string> {
   const ca = join(run.scratch, 'postgres-ca.pem')
-  writeFileSync(ca, server.ca, { mode: 0o600 })
+  if (!existsSync(ca)) writeWhole(ca, server.ca) // once, and whole: another pg_dump may be reading it
   return {
     PGHOST: server.host,
     PGPORT: String(server.port),
