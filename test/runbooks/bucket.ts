@@ -10,7 +10,7 @@ import { parse, stringify } from 'yaml'
 import type { Manifest } from '../../lib/backups.ts'
 import { listKeys, readObject, readStream, removeObjects } from '../../lib/spaces.ts'
 import { backupKeyOf } from '../../rehearsal/site.ts'
-import { commitByHand, eventsOf, type Operator, type Result, spacesOf } from './operator.ts'
+import { administrator, commitByHand, eventsOf, type Operator, type Result, spacesOf } from './operator.ts'
 
 export const BUCKET = 'lunarfront-backups'
 
@@ -186,4 +186,18 @@ export const failureOf = (result: Pick<Result, 'stdout'>, step: string) =>
 export const eventually = async (what: string, comesTrue: () => Promise<boolean>) => {
   for (const end = Date.now() + 30_000; Date.now() < end; await sleep(20)) if (await comesTrue()) return
   throw new Error(`it never came to this: ${what}`)
+}
+
+/** @returns what pg_dump says of a database, structure and content, as SQL; two that are equal give the same */
+export async function dumpOf(operator: Operator, database: string): Promise<string> {
+  const { host, port, user, password, ca } = await administrator(operator)
+  const file = join(operator.directory, 'ca.pem')
+  writeFileSync(file, ca)
+  const env = {
+    ...operator.env,
+    ...{ PGHOST: host, PGPORT: String(port), PGUSER: user, PGPASSWORD: password.reveal(), PGDATABASE: database },
+    ...{ PGSSLMODE: 'verify-full', PGSSLROOTCERT: file },
+  }
+  const text = execFileSync('pg_dump', ['--no-password'], { env, encoding: 'utf8', maxBuffer: 2 ** 30 })
+  return text.replaceAll(/^\\(un)?restrict .*$/gm, '') // each dump has a word of its own there
 }
