@@ -20,7 +20,7 @@ const LOCK_WAIT = 120_000
 /** The options of pg_dump and pg_restore that say which server; the password is in neither. */
 export function connectionOf(run: Run, server: Server, database: string): Record<string, string> {
   const ca = join(run.scratch, 'postgres-ca.pem')
-  writeWhole(ca, server.ca) // whole at any moment: dumps side by side read it
+  if (!existsSync(ca)) writeWhole(ca, server.ca) // once, and whole: another pg_dump may be reading it
   return {
     PGHOST: server.host,
     PGPORT: String(server.port),
@@ -99,6 +99,23 @@ function databaseSource(run: Run, server: () => Promise<Server>, name: string, d
   }
 }
 
+/** Of a customer without a database: it fails, and so is told among those without a fresh backup. */
+function missingSource(customer: string): Source {
+  const { database } = namesOf(customer)
+  return {
+    name: `database/${customer}`,
+    title: `database ${database}`,
+    file: 'dump.zst.age',
+    read: async () => {
+      throw new Failure({
+        found: `the database ${database} is not there`,
+        expected: 'one, since gitops/apps has its customer',
+        next: `./runbooks/add-customer.mts ${customer}, or ./runbooks/restore.mts ${customer} --swap`,
+      })
+    },
+  }
+}
+
 function secretsSource(run: Run, customer: string): Source {
   const file = secretsFile(run.site.directory, customer)
   return {
@@ -158,7 +175,8 @@ export async function discover(run: Run, platform: Platform, only?: string): Pro
       next: './runbooks/list-customers.mts',
     })
   const nameOf = (database: string) =>
-    customers.find((customer) => namesOf(customer).database === database) ?? database.replace(/^customer_/, '')
+    customers.find((customer) => namesOf(customer).database === database) ??
+    database.replace(/^customer_/, '').replaceAll('_', '-') // as it was called, so that --customer and restore find it
   const wanted = (customer: string) => only === undefined || customer === only
   const missing = customers.filter((customer) => wanted(customer) && !databases.includes(namesOf(customer).database))
   const unlisted = databases.map(nameOf).filter((name) => wanted(name) && !customers.includes(name))
@@ -167,12 +185,13 @@ export async function discover(run: Run, platform: Platform, only?: string): Pro
       ...databases
         .map((database) => databaseSource(run, server, nameOf(database), database))
         .filter(({ name }) => wanted(name.replace('database/', ''))),
+      ...missing.map(missingSource),
       ...customers.filter(wanted).map((customer) => secretsSource(run, customer)),
       ...(only === undefined ? [stateSource(run)] : []),
     ],
     problems: [
       ...missing.map((customer) => `${customer} is in gitops/apps, and ${namesOf(customer).database} is not there`),
-      ...unlisted.map((name) => `customer_${name} is a database, and no customer in gitops/apps has it`),
+      ...unlisted.map((name) => `${namesOf(name).database} is a database, and no customer in gitops/apps has it`),
     ],
   }
 }

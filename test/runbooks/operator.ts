@@ -6,11 +6,13 @@ import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync } 
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
+import { setTimeout as sleep } from 'node:timers/promises'
 import type { RunEvent } from '../../lib/events.ts'
-import type { Server } from '../../lib/postgres.ts'
+import { type Server, withPostgres } from '../../lib/postgres.ts'
 import { recordedTerraforms } from '../../lib/run.ts'
 import { Secret } from '../../lib/secret.ts'
 import { ROOT } from '../../lib/site.ts'
+import { openSpaces, type Spaces } from '../../lib/spaces.ts'
 import type { Call } from '../../rehearsal/cloud/http.ts'
 import { type Rehearsal, repositoryDirectory, siteDirectoryOf, startRehearsal } from '../../rehearsal/site.ts'
 
@@ -124,6 +126,15 @@ export async function plant({ cloud }: Rehearsal, fault: object, consequence?: o
   if (!answer.ok) throw new Error(await answer.text())
 }
 
+/** Waits until every fault that was planted for a number of requests has hit them. */
+export async function faultsHit({ cloud }: Rehearsal): Promise<void> {
+  for (const end = Date.now() + 30_000; Date.now() < end; await sleep(20)) {
+    const { faults } = (await (await fetch(`${cloud.control}/faults`)).json()) as { faults: { times?: number }[] }
+    if (faults.every(({ times }) => times === undefined)) return
+  }
+  throw new Error('the requests that were to be hit never came')
+}
+
 export async function clearFaults({ cloud }: Rehearsal): Promise<void> {
   await fetch(`${cloud.control}/faults`, { method: 'DELETE' })
 }
@@ -162,6 +173,29 @@ export async function administrator(operator: Operator): Promise<Server> {
     database: 'defaultdb',
     ca: Buffer.from(ca.certificate, 'base64').toString('utf8'),
   }
+}
+
+/** Statements as the administrator, in one connection. @returns the rows of the last of them */
+export async function sql<T = Record<string, unknown>>(
+  operator: Operator,
+  database: string,
+  ...statements: string[]
+): Promise<T[]> {
+  return withPostgres({ ...(await administrator(operator)), database }, async (client) => {
+    let rows: T[] = []
+    for (const statement of statements) rows = (await client.query(statement)).rows as T[]
+    return rows
+  })
+}
+
+/** The Spaces of the rehearsal, with the account's own key. */
+export function spacesOf({ cloud }: Pick<Rehearsal, 'cloud'>): Promise<Spaces> {
+  const { url, access_key_id, secret_access_key } = cloud.spaces
+  return openSpaces({
+    endpoint: url,
+    accessKeyId: new Secret(access_key_id),
+    secretAccessKey: new Secret(secret_access_key),
+  })
 }
 
 /** @returns the calls that any API got while the work went on, and those of them that may have written something */

@@ -7,9 +7,19 @@ import { join } from 'node:path'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { parse } from 'yaml'
-import { Secret } from '../../lib/secret.ts'
-import { openSpaces, readObject, removeObject, type Spaces, writeObject } from '../../lib/spaces.ts'
-import { digitalocean, must, type Operator, objects, run, start, startOperator, statusesOf, watch } from './operator.ts'
+import { readObject, removeObject, writeObject } from '../../lib/spaces.ts'
+import {
+  digitalocean,
+  must,
+  type Operator,
+  objects,
+  run,
+  spacesOf,
+  start,
+  startOperator,
+  statusesOf,
+  watch,
+} from './operator.ts'
 
 const test = suite<{ operator: Operator }>('recovery')
 test.before.each(async (context) => {
@@ -18,15 +28,6 @@ test.before.each(async (context) => {
 test.after.each(({ operator }) => operator.down())
 
 const STATE = { bucket: 'lunarfront-terraform-state', key: 'terraform.tfstate' }
-
-function spacesOf({ cloud }: Operator): Promise<Spaces> {
-  const { url, access_key_id, secret_access_key } = cloud.spaces
-  return openSpaces({
-    endpoint: url,
-    accessKeyId: new Secret(access_key_id),
-    secretAccessKey: new Secret(secret_access_key),
-  })
-}
 
 /** @returns everything in the cloud by name or address */
 async function names(operator: Operator): Promise<string[]> {
