@@ -91,6 +91,7 @@ export const spacesPrecondition = (run: Run): Precondition => ({
           expected: 'SPACES_ACCESS_KEY_ID and SPACES_SECRET_ACCESS_KEY of a key with full access',
           next: 'make one in DigitalOcean’s control panel under Spaces, Access Keys',
         })
+      if (error instanceof Failure) throw error
       throw new Failure({
         found: `Spaces at ${run.credentials.spaces.endpoint} does not answer as it should: ${(error as Error).message || (error as Error).name}`,
         next: `curl -sS -o /dev/null -w '%{http_code}\\n' ${run.credentials.spaces.endpoint}`,

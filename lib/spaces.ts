@@ -29,6 +29,13 @@ export async function openSpaces({ accessKeyId, secretAccessKey, endpoint }: Cre
     // Milliseconds. Without them a connection that has died without a word is waited for without end.
     requestHandler: { connectionTimeout: 10_000, socketTimeout: 30_000 },
   })
+  client.middlewareStack.add(
+    (next) => (args) =>
+      next(args).catch((error: unknown) => {
+        throw unreachable(error, endpoint) ?? error
+      }),
+    { step: 'initialize', name: 'unreachable' }, // around the SDK's own attempts
+  )
   // What is sent in parts is read again and compared as a whole, so the signature need not hold a hash of each part.
   client.middlewareStack.add(
     (next, { commandName }) =>
@@ -40,6 +47,17 @@ export async function openSpaces({ accessKeyId, secretAccessKey, endpoint }: Cre
     { step: 'build', name: 'unsignedParts' },
   )
   return { client, endpoint }
+}
+
+/** @returns a Failure for an error of the network; undefined for an answer, whatever it says */
+function unreachable(error: unknown, endpoint: string): Failure | undefined {
+  const { code, name, message, $metadata } = error as Error & { code?: string; $metadata?: { httpStatusCode?: number } }
+  if ($metadata?.httpStatusCode || !(/^E[A-Z]+$/.test(code ?? '') || name === 'TimeoutError')) return undefined
+  return new Failure({
+    found: `Spaces at ${endpoint} does not answer: ${message || code}`,
+    expected: 'an S3 server',
+    next: `curl -sS -o /dev/null -w '%{http_code}\\n' ${endpoint}`,
+  })
 }
 
 /** @returns whether the error is S3's answer with that status */
