@@ -2,10 +2,10 @@
 // the bucket as drills/SOURCE/TIME.json.
 import { hostname, userInfo } from 'node:os'
 import * as z from 'zod'
-import type { Backup } from './backups.ts'
+import { type Backup, newestOf } from './backups.ts'
 import { type Drift, type Step, step } from './converge.ts'
 import { type Server, withPostgres } from './postgres.ts'
-import { restoreInto, scratchName } from './restore.ts'
+import { backupOf, restoreInto, scratchName } from './restore.ts'
 import type { Run } from './run.ts'
 import { ITS_TURN } from './slots.ts'
 import { readObject, writeObject } from './spaces.ts'
@@ -28,17 +28,45 @@ const keyOf = ({ folder }: Backup) => `drills/${folder}.json`
 /** @returns the evidence that this very backup has been restored; undefined when there is none */
 export async function readEvidence(run: Run, backup: Backup): Promise<Evidence | undefined> {
   const text = await readObject(await run.spaces(), run.site.buckets.backups, keyOf(backup))
-  return text === undefined ? undefined : evidenceSchema.parse(JSON.parse(text))
+  try {
+    return text === undefined ? undefined : evidenceSchema.parse(JSON.parse(text))
+  } catch {
+    return undefined // damaged, it proves nothing
+  }
 }
 
-/** @param turn lets so many drills run at once */
+/** Drops what drills of this customer have left that were killed. */
+async function dropLeft(server: Server, customer: string): Promise<void> {
+  const left = new RegExp(`^drill_${customer.replaceAll('-', '_')}_\\d{8}t\\d{6}z$`)
+  await withPostgres(server, async (client) => {
+    const { rows } = await client.query<{ datname: string }>('SELECT datname FROM pg_database')
+    for (const { datname } of rows)
+      if (left.test(datname)) await client.query(`DROP DATABASE "${datname}" WITH (FORCE)`)
+  })
+}
+
+/**
+ * @param backups of which the customer's newest is drilled; where there is none the step fails
+ * @param turn lets so many drills run at once
+ */
 export function drilledStep(
   run: Run,
   administrator: () => Promise<Server>,
   customer: string,
-  backup: Backup,
+  backups: readonly Backup[],
   options: { identity: string; turn: <T>(work: () => Promise<T>) => Promise<T> },
 ): Step {
+  const backup = newestOf(backups, `database/${customer}`)
+  if (!backup)
+    return step<Drift>({
+      title: `the backup of ${customer} restores`,
+      needs: [],
+      check: async () => {
+        backupOf(backups, customer) // which says that there is none
+        return undefined
+      },
+      apply: async () => {},
+    })
   const scratch = scratchName(customer, backup, 'drill')
   return step<Drift>({
     title: `the backup of ${customer} of ${backup.at.toISOString()} restores`,
@@ -52,6 +80,7 @@ export function drilledStep(
         work.waitingFor(`Spaces, age, zstd and pg_restore: ${(backup.bytes / 2 ** 20).toFixed(1)} MiB`)
         const started = performance.now()
         const server = await administrator()
+        await dropLeft(server, customer)
         const { database } = await restoreInto(run, administrator, backup, scratch, {
           customer,
           identity: options.identity,

@@ -21,16 +21,18 @@ const quoteText = pg.escapeLiteral
 const comments = {
   restoring: ({ folder }: Backup) => `being restored from ${folder}`,
   restored: ({ folder }: Backup) => `restored from ${folder}, and compared`,
-  /** @param written rows that had been written to it by then */
+  /** @param written how much had been written to it by then */
   placed: ({ folder }: Backup, written: string) =>
     `restored from ${folder}, and in place since ${written} rows were written`,
 }
 
-const compact = (at: Date) => at.toISOString().replace(/\.\d+/, '').replaceAll(/[-:]/g, '').toLowerCase()
+/** For names of databases. */
+const compact = (at: Date) => at.toISOString().replaceAll(/[-:.]/g, '').toLowerCase()
+const toSeconds = (stamp: string) => stamp.replace(/\d{3}z$/, 'z')
 
 /** Never customer_…: what is called so is a customer's. */
 export const scratchName = (customer: string, { at }: Backup, purpose: 'restored' | 'drill') =>
-  `${purpose}_${customer.replaceAll('-', '_')}_${compact(at)}`
+  `${purpose}_${customer.replaceAll('-', '_')}_${toSeconds(compact(at))}`
 
 /** @param text a day or a time, in UTC unless it says otherwise. Throws a misuse when it is none */
 export function parseTime(text: string): string {
@@ -70,12 +72,22 @@ export function backupOf(backups: readonly Backup[], customer: string, at?: stri
   })
 }
 
-async function commentOf(client: pg.Client, database: string): Promise<string | null | undefined> {
-  const { rows } = await client.query<{ comment: string | null }>(
-    `SELECT shobj_description(oid, 'pg_database') AS comment FROM pg_database WHERE datname = $1`,
+type Found = {
+  comment: string | null
+  /** nobody can connect to it */
+  closed: boolean
+  /** created by a restore that did not come to its next statement: nobody else makes one closed and without connections */
+  bare: boolean
+}
+
+/** @returns what the server says of a database; undefined where there is none */
+async function find(client: pg.Client, database: string): Promise<Found | undefined> {
+  const { rows } = await client.query<Found>(
+    `SELECT comment, NOT datallowconn AS closed, NOT datallowconn AND datconnlimit = 0 AND comment IS NULL AS bare
+     FROM pg_database, shobj_description(oid, 'pg_database') AS comment WHERE datname = $1`,
     [database],
   )
-  return rows[0]?.comment
+  return rows[0]
 }
 
 /**
@@ -104,11 +116,12 @@ export async function restoreInto(
     const hasRole = (await roleFacts(client, role)) !== undefined
     const owner = hasRole ? `OWNER ${quoteName(role)}` : ''
     await client.query(
-      `CREATE DATABASE ${quoteName(database)} ${owner} TEMPLATE template0 ENCODING 'UTF8' ALLOW_CONNECTIONS false`,
+      `CREATE DATABASE ${quoteName(database)} ${owner} TEMPLATE template0 ENCODING 'UTF8'
+         ALLOW_CONNECTIONS false CONNECTION LIMIT 0`,
     )
     await client.query(`REVOKE ALL ON DATABASE ${quoteName(database)} FROM PUBLIC`)
     await client.query(`COMMENT ON DATABASE ${quoteName(database)} IS ${quoteText(comments.restoring(backup))}`)
-    await client.query(`ALTER DATABASE ${quoteName(database)} ALLOW_CONNECTIONS true`)
+    await client.query(`ALTER DATABASE ${quoteName(database)} ALLOW_CONNECTIONS true CONNECTION LIMIT -1`)
     return hasRole
   })
   try {
@@ -148,23 +161,29 @@ function compare({ key, database }: Manifest, found: Pick<DatabaseFacts, 'rows' 
     })
 }
 
-/** @param options.swap where it may have taken the customer's place already, and so have another name */
-/** @returns rows that were ever written to the database's tables */
+/**
+ * Counts what was written to every table of the database, Postgres's own among them: so a table that was emptied, dropped
+ * or changed and a large object count too. Autovacuum's notes are no change.
+ */
+const WRITTEN = `
+  SELECT coalesce(sum(n_tup_ins + n_tup_upd + n_tup_del), 0) AS written
+  FROM pg_stat_all_tables JOIN pg_class ON oid = relid
+  WHERE NOT relisshared AND relid NOT IN ('pg_statistic'::regclass, 'pg_statistic_ext_data'::regclass)
+    AND schemaname <> 'pg_toast'`
+
 async function rowsWritten(server: Server, database: string): Promise<string> {
-  const { rows } = await withPostgres({ ...server, database }, (client) =>
-    client.query<{ written: string }>(
-      'SELECT coalesce(sum(n_tup_ins + n_tup_upd + n_tup_del), 0) AS written FROM pg_stat_user_tables',
-    ),
-  )
+  const { rows } = await withPostgres({ ...server, database }, (client) => client.query<{ written: string }>(WRITTEN))
   return rows[0]?.written ?? ''
 }
 
 /** @returns whether the customer's database is that backup, with nothing written to it since it was put in its place */
 async function isPlaced(server: Server, database: string, backup: Backup): Promise<boolean> {
-  const comment = await withPostgres(server, (client) => commentOf(client, database))
-  return Boolean(comment) && comment === comments.placed(backup, await rowsWritten(server, database))
+  const found = await withPostgres(server, (client) => find(client, database))
+  if (!found?.comment || found.closed) return false
+  return found.comment === comments.placed(backup, await rowsWritten(server, database))
 }
 
+/** @param options.swap where it may have taken the customer's place already, and so have another name */
 export function restoredStep(
   run: Run,
   administrator: Administrator,
@@ -177,11 +196,11 @@ export function restoredStep(
     needs: [],
     check: async () => {
       const server = await administrator()
-      const comment = await withPostgres(server, (client) => commentOf(client, database))
+      const found = await withPostgres(server, (client) => find(client, database))
       if (options.swap && (await isPlaced(server, namesOf(options.customer).database, backup))) return undefined
-      if (comment === undefined || comment === comments.restoring(backup))
+      if (found === undefined || found.bare || found.comment === comments.restoring(backup))
         return { lines: [`restore ${backup.folder}, and compare it`] }
-      if (comment === comments.restored(backup)) return undefined
+      if (found.comment === comments.restored(backup)) return undefined
       throw new Failure({
         found: `the database ${database} is there already, and is not that backup`,
         expected: 'a name that is free',
@@ -245,7 +264,7 @@ export function swappedStep(
     check: async () => {
       const server = await administrator()
       if (await isPlaced(server, database, backup)) return undefined
-      const exists = (await withPostgres(server, (client) => commentOf(client, database))) !== undefined
+      const exists = (await withPostgres(server, (client) => find(client, database))) !== undefined
       return {
         lines: [
           ...(exists ? [`rename ${database} to ${kept}, and end its connections`] : []),
@@ -258,7 +277,7 @@ export function swappedStep(
       const server = await administrator()
       const placed = comments.placed(backup, await rowsWritten(server, scratch))
       await withPostgres(server, async (client) => {
-        const there = (await commentOf(client, database)) !== undefined
+        const there = (await find(client, database)) !== undefined
         const closed = async (name: string) => {
           await client.query(`ALTER DATABASE ${quoteName(name)} ALLOW_CONNECTIONS false`)
           await client.query('SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1', [name])

@@ -33,11 +33,14 @@ export function connectionOf(run: Run, server: Server, database: string): Record
   }
 }
 
-/** What a backup and a restore count, so that they can be compared: tables of the user's own that hold rows. */
+/**
+ * What a backup and a restore count, so that they can be compared: tables of the user's own that hold rows. Not
+ * materialized views: a dump has their queries, and a restore what those say then.
+ */
 const TABLES = `
   SELECT format('%I.%I', n.nspname, c.relname) AS name
   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-  WHERE c.relkind IN ('r', 'm') AND c.relpersistence <> 't' AND n.nspname NOT LIKE 'pg\\_%'
+  WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND n.nspname NOT LIKE 'pg\\_%'
     AND n.nspname <> 'information_schema'
     AND NOT EXISTS (SELECT FROM pg_depend WHERE objid = c.oid AND classid = 'pg_class'::regclass AND deptype = 'e')
   ORDER BY 1`

@@ -5,7 +5,6 @@ import { listBackups } from '../lib/backups.ts'
 import { drilledStep } from '../lib/drill.ts'
 import { openPlatform } from '../lib/platform.ts'
 import * as preflight from '../lib/preflight.ts'
-import { backupOf } from '../lib/restore.ts'
 import { runbook, startedAs } from '../lib/runbook.ts'
 import { slots } from '../lib/slots.ts'
 
@@ -26,7 +25,7 @@ export const drill = runbook({
         preflight.restorePrecondition(run, identity),
       ],
       steps: customers.map(({ customer }) =>
-        drilledStep(run, platform.postgres, customer, backupOf(backups, customer), { identity, turn }),
+        drilledStep(run, platform.postgres, customer, backups, { identity, turn }),
       ),
       afterwards: ['./runbooks/backups.mts shows when each was restored'],
     }
