@@ -29,7 +29,7 @@ export const checkoutPrecondition = ({ repository }: Platform): Precondition => 
 })
 
 /** DigitalOcean's token, its account, and room for what will be made. */
-export const digitaloceanPrecondition = (run: Run): Precondition => ({
+const digitaloceanPrecondition = (run: Run): Precondition => ({
   title: 'the DigitalOcean account is open',
   check: async () => {
     const { status, email, status_message } = await explained(
@@ -100,7 +100,7 @@ export const spacesPrecondition = (run: Run): Precondition => ({
   },
 })
 
-export const cloudflarePrecondition = (run: Run): Precondition => ({
+const cloudflarePrecondition = (run: Run): Precondition => ({
   title: 'the Cloudflare token may use the zone',
   check: async () => {
     const { domain, cloudflare_zone_id } = run.site
@@ -123,6 +123,14 @@ export const cloudflarePrecondition = (run: Run): Precondition => ({
       })
   },
 })
+
+/** Whatever Terraform runs with: itself, and each provider's credential. */
+export const providerPreconditions = (run: Run): Precondition[] => [
+  terraformPrecondition(run),
+  digitaloceanPrecondition(run),
+  spacesPrecondition(run),
+  cloudflarePrecondition(run),
+]
 
 /** Turns a refused credential into words of ours. */
 async function explained<T>(answer: Promise<T>, variable: string, next: string): Promise<T> {

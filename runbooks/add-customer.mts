@@ -31,13 +31,8 @@ export const addCustomer = runbook({
     const secrets = secretsStep(run.site.directory, customer, () => roleExists(postgres, database))
     // After the secrets, so that a role without them belongs to a customer that was added elsewhere.
     const role = roleStep(postgres, database, run.site.connections_per_customer, { needs: [secrets] })
-    const password = passwordStep(
-      postgres,
-      database,
-      database,
-      () => readSecrets(run.site.directory, customer).databasePassword,
-      { needs: [role] },
-    )
+    const secret = () => readSecrets(run.site.directory, customer).databasePassword
+    const password = passwordStep(postgres, database, database, secret, { needs: [role] })
     const own = databaseStep(postgres, database, database, { needs: [role] })
     const closed = closedStep(postgres, database, { needs: [] })
     const values = valuesStep(platform.repository, customer, given.tag)
@@ -50,10 +45,7 @@ export const addCustomer = runbook({
     })
     return {
       preflight: [
-        preflight.terraformPrecondition(run),
-        preflight.digitaloceanPrecondition(run),
-        preflight.spacesPrecondition(run),
-        preflight.cloudflarePrecondition(run),
+        ...preflight.providerPreconditions(run),
         preflight.infrastructurePrecondition(run, platform, customer),
         preflight.customersPrecondition(platform, customer),
       ],

@@ -26,12 +26,9 @@ export const bootstrap = runbook({
     return {
       preflight: [
         preflight.checkoutPrecondition(platform),
-        preflight.terraformPrecondition(run),
-        preflight.digitaloceanPrecondition(run),
+        ...preflight.providerPreconditions(run),
         preflight.limitPrecondition(run),
         preflight.budgetPrecondition(run),
-        preflight.spacesPrecondition(run),
-        preflight.cloudflarePrecondition(run),
       ],
       steps: [
         stateBucket,
