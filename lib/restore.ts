@@ -34,11 +34,14 @@ const toSeconds = (stamp: string) => stamp.replace(/\d{3}z$/, 'z')
 export const scratchName = (customer: string, { at }: Backup, purpose: 'restored' | 'drill') =>
   `${purpose}_${customer.replaceAll('-', '_')}_${toSeconds(compact(at))}`
 
+const TIME = /^(\d{4}-\d\d-\d\d)(?:T(\d\d)[:-](\d\d)(?:[:-](\d\d(?:\.\d+)?))?(Z|[+-]\d\d:\d\d)?)?$/
+
 /** @param text a day or a time, in UTC unless it says otherwise. Throws a misuse when it is none */
 export function parseTime(text: string): string {
-  const isTime = /^\d{4}-\d\d-\d\d(T\d\d[:-]\d\d([:-]\d\d(\.\d+)?)?(Z|[+-]\d\d:\d\d)?)?$/.test(text)
-  const at = new Date(text.length === 10 ? `${text}T23:59:59.999Z` : text.replace(/T(\d\d)-(\d\d)-?/, 'T$1:$2:'))
-  if (!isTime || Number.isNaN(at.getTime()))
+  const [, day = '', hour, minute, second = '00', zone = 'Z'] = TIME.exec(text) ?? []
+  const at = new Date(`${day}T${hour === undefined ? '23:59:59.999' : `${hour}:${minute}:${second}`}${zone}`)
+  const isDay = !Number.isNaN(at.getTime()) && new Date(day).toISOString().startsWith(day) // no 30th of February
+  if (!isDay)
     throw misuse({
       found: `--at ${JSON.stringify(text)}`,
       expected: 'a day or a time, such as 2026-11-24 or 2026-11-24T03:00:00Z',

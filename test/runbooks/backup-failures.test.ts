@@ -219,23 +219,13 @@ test('pg_dump, or the connection that holds its snapshot, is ended in the middle
 })
 
 test('a recipient that is none: nothing is dumped', async ({ operator }) => {
-  for (const recipients of [['age1nope'], [], ['AGE-SECRET-KEY-1QQQ'], ['ssh-ed25519 AAAA']]) {
-    const { code, stderr } = await run(
-      operator,
-      'backup',
-      ...siteWith(operator, (it) => Object.assign(it.backups, { recipients })),
-    )
+  const slip = 'age1ql3z8hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p'
+  for (const recipients of [['age1nope'], [], ['AGE-SECRET-KEY-1QQQ'], ['ssh-ed25519 AAAA'], [slip]]) {
+    const site = siteWith(operator, (it) => Object.assign(it.backups, { recipients }))
+    const { code, stderr } = await run(operator, 'backup', ...site)
     assert.is(code, 64, stderr)
     assert.match(stderr, 'recipients')
   }
-  // As well formed as a key, but its last letters do not fit: age refuses it.
-  const recipients = [`age1${'q'.repeat(58)}`]
-  const { code } = await run(
-    operator,
-    'backup',
-    ...siteWith(operator, (it) => Object.assign(it.backups, { recipients })),
-  )
-  assert.is.not(code, 0)
   assert.equal(await keys(operator), [])
 })
 
