@@ -19,42 +19,55 @@ export type CustomerSecrets = { databasePassword: Secret; jwtSecret: Secret }
 /** @param directory the site's folder on this machine */
 export const secretsFile = (directory: string, customer: string) => join(directory, 'secrets', `${customer}.json`)
 
-/** @returns the customer's secrets; throws when they are not there or not readable as such */
-export function readSecrets(directory: string, customer: string): CustomerSecrets {
-  const file = secretsFile(directory, customer)
-  const damaged = () =>
-    new Failure({
-      found: `${file} is not a file of secrets as add-customer writes it`,
-      expected: 'database_password and jwt_secret',
-      next: `look at it; if it cannot be mended: rm ${file}, and the next run makes new ones`,
-    })
-  if (!existsSync(file))
-    throw new Failure({ found: `${file} is not there`, next: `./runbooks/add-customer.mts ${customer}`, notYet: true })
-  let content: unknown
+/**
+ * @param text a file of secrets
+ * @param source where it is from, for the message
+ * @param next what helps where it is none
+ */
+export function parseSecrets(text: string, source: string, next?: string): CustomerSecrets {
   try {
-    content = JSON.parse(readFileSync(file, 'utf8'))
+    const { database_password, jwt_secret } = secretsSchema.parse(JSON.parse(text))
+    return { databasePassword: new Secret(database_password), jwtSecret: new Secret(jwt_secret) }
   } catch {
-    throw damaged()
-  }
-  const secrets = secretsSchema.safeParse(content)
-  if (!secrets.success) throw damaged()
-  return {
-    databasePassword: new Secret(secrets.data.database_password),
-    jwtSecret: new Secret(secrets.data.jwt_secret),
+    throw new Failure({
+      found: `${source} is not a file of secrets as add-customer writes it`,
+      expected: 'database_password and jwt_secret',
+      ...(next ? { next } : {}),
+    })
   }
 }
 
-/** @param isCustomer whether the customer is there already, and so has secrets, though not on this machine */
-export const secretsStep = (directory: string, customer: string, isCustomer: () => Promise<boolean>): Step => {
+/** @returns the customer's secrets; throws when they are not there or not readable as such */
+export function readSecrets(directory: string, customer: string): CustomerSecrets {
+  const file = secretsFile(directory, customer)
+  if (!existsSync(file))
+    throw new Failure({ found: `${file} is not there`, next: `./runbooks/add-customer.mts ${customer}`, notYet: true })
+  const next = `mv ${file} ${file}.damaged, then ./runbooks/restore.mts ${customer} --until secrets`
+  return parseSecrets(readFileSync(file, 'utf8'), file, next)
+}
+
+/**
+ * @param options.isCustomer whether the customer is there already, and so has secrets, though not on this machine
+ * @param options.renew makes new ones even then
+ */
+export const secretsStep = (
+  directory: string,
+  customer: string,
+  options: { isCustomer: () => Promise<boolean>; renew: boolean },
+): Step => {
   const file = secretsFile(directory, customer)
   return step<Drift>({
     title: `secrets of ${customer} are kept`,
     needs: [],
     check: async () => {
       if (!existsSync(file)) {
-        const lines = [`make a database password and a JWT secret: ${file}`]
-        const confirm = `${customer} is there already, but its secrets are not on this machine. New ones end its users’ sessions, and the copy on another machine will be wrong. Make new ones?`
-        return (await isCustomer()) ? { lines, confirm } : { lines }
+        if (!options.renew && (await options.isCustomer()))
+          throw new Failure({
+            found: `${customer} is there already, and its secrets are not on this machine`,
+            expected: `${file}, as another machine or a backup has it`,
+            next: `./runbooks/restore.mts ${customer} --until secrets; or with --new-secrets, which signs its users out`,
+          })
+        return { lines: [`make a database password and a JWT secret: ${file}`] }
       }
       readSecrets(directory, customer)
       const mode = statSync(file).mode & 0o777

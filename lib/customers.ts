@@ -2,7 +2,7 @@
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import * as z from 'zod'
-import { misuse } from './failure.ts'
+import { Failure, misuse } from './failure.ts'
 import { readYaml, validate } from './input.ts'
 
 /** Names under app.DOMAIN that are the platform's, now or soon; a customer of that name would answer in its place. */
@@ -88,26 +88,50 @@ export type Customer = z.infer<typeof valuesSchema>
  * @returns the customers, by name; throws a misuse that names the file and what is wrong in it
  */
 export function readCustomers(directory: string): Customer[] {
-  if (!existsSync(directory)) return []
+  const { customers, problems } = surveyCustomers(directory)
+  if (problems[0]) throw problems[0]
+  return customers
+}
+
+/** @returns the customers whose files are right, and what is wrong with the others: one bad file is not everybody's */
+export function surveyCustomers(directory: string): { customers: Customer[]; problems: Failure[] } {
+  if (!existsSync(directory)) return { customers: [], problems: [] }
   const folders = readdirSync(directory, { withFileTypes: true }).filter((entry) => entry.isDirectory())
-  const customers = folders.map(({ name }) => {
-    const customer = name.replace(/^customer-/, '')
-    const source = `gitops/apps/${name}/values.yaml`
-    if (customer === name)
-      throw misuse({
-        found: `gitops/apps/${name} is no customer's folder`,
-        expected: 'customer-NAME',
-        next: `git rm -r gitops/apps/${name}`,
-      })
-    const file = join(directory, name, 'values.yaml')
-    if (!existsSync(file))
-      throw misuse({
-        found: `${source} is not there`,
-        expected: 'one in every folder',
-        next: `git rm -r gitops/apps/${name}`,
-      })
-    return readValues(readFileSync(file, 'utf8'), source, customer)
-  })
+  const problems: Failure[] = []
+  const attempt = <T>(work: () => T): T[] => {
+    try {
+      return [work()]
+    } catch (error) {
+      if (!(error instanceof Failure)) throw error
+      problems.push(error)
+      return []
+    }
+  }
+  const customers = folders.flatMap(({ name }) => attempt(() => readFolder(directory, name)))
+  attempt(() => requireOwnSubdomains(customers))
+  return { customers, problems }
+}
+
+function readFolder(directory: string, name: string): Customer {
+  const customer = name.replace(/^customer-/, '')
+  const source = `gitops/apps/${name}/values.yaml`
+  if (customer === name)
+    throw misuse({
+      found: `gitops/apps/${name} is no customer's folder`,
+      expected: 'customer-NAME',
+      next: `in a clone of the repository: git rm -r gitops/apps/${name}`,
+    })
+  const file = join(directory, name, 'values.yaml')
+  if (!existsSync(file))
+    throw misuse({
+      found: `${source} is not there`,
+      expected: 'one in every folder',
+      next: `in a clone of the repository: git rm -r gitops/apps/${name}`,
+    })
+  return readValues(readFileSync(file, 'utf8'), source, customer)
+}
+
+function requireOwnSubdomains(customers: readonly Customer[]): void {
   const owners = new Map<string, string>()
   for (const { customer, subdomain } of customers) {
     const owner = owners.get(subdomain)
@@ -118,7 +142,6 @@ export function readCustomers(directory: string): Customer[] {
       })
     owners.set(subdomain, customer)
   }
-  return customers
 }
 
 /**

@@ -99,13 +99,17 @@ export const changeLine = ({ action, address, attributes }: Change) =>
 export const forbidden = (changes: readonly Change[], allowed: (change: Change) => boolean) =>
   changes.filter((change) => !allowed(change))
 
+const CUSTOMER_RECORD = /^cloudflare_dns_record\.customer\["(.+)"\]$/
+
 /** What bootstrap may do: make things, take what was made, change it in place; never replace or remove anything. */
 export const onlyAddOrUpdate = ({ action }: Change) => action === 'create' || action === 'import' || action === 'update'
 
-/** @returns whether a change makes just this one resource, or takes it as it is where it was made before */
-export const makes = (wanted: string) => (change: Change) =>
-  change.address === wanted &&
-  (change.action === 'create' || (change.action === 'import' && change.attributes.length === 0))
+/**
+ * What add-customer may do: make a customer's record, or take it as it is where it was made before. Any customer's that is
+ * in gitops/apps, since of two that were left half added neither could be finished otherwise.
+ */
+export const onlyMakesRecords = ({ address, action, attributes }: Change) =>
+  CUSTOMER_RECORD.test(address) && (action === 'create' || (action === 'import' && attributes.length === 0))
 
 // --- the steps -------------------------------------------------------------------------
 
@@ -215,12 +219,9 @@ export function terraformStep(options: {
   })
 }
 
-const CUSTOMER_RECORD = /^cloudflare_dns_record\.customer\["(.+)"\]$/
-
 function refusal(runbook: string, refused: readonly Change[]): Failure {
   const next = refused.flatMap(({ action, address }) => {
     const customer = CUSTOMER_RECORD.exec(address)?.[1]
-    if (customer && action === 'create') return [`./runbooks/add-customer.mts ${customer}, which finishes it`]
     if (customer && action === 'delete')
       return [`put gitops/apps/customer-${customer} back: a customer is not removed by removing its folder`]
     return []

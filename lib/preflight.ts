@@ -137,13 +137,18 @@ async function explained<T>(answer: Promise<T>, variable: string, next: string):
   try {
     return await answer
   } catch (error) {
-    if (error instanceof ApiError)
+    if (!(error instanceof ApiError)) throw error
+    if (error.status !== 429 && error.status < 500)
       throw new Failure({
         found: `${variable} is refused (${error.status}): ${error.message}`,
         expected: 'a credential that is accepted',
         next,
       })
-    throw error
+    throw new Failure({
+      found: `the provider fails (${error.status}), whatever the credential: ${error.message}`,
+      expected: 'an answer',
+      next: 'look at its status page, and run it again',
+    })
   }
 }
 

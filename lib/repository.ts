@@ -24,6 +24,10 @@ function git(
   args: string[],
   { env = {}, ...options }: Pick<Command, 'codes' | 'next' | 'env'> = {},
 ): Promise<Output> {
+  // Said outright: Git would look for a repository further up where there is none, and find the operator's checkout.
+  const place: Record<string, string> = directory.startsWith(join(run.scratch, '/'))
+    ? { GIT_DIR: join(directory, '.git'), GIT_WORK_TREE: directory }
+    : {}
   return run.exec({
     argv: ['git', '-c', 'core.hooksPath=/dev/null', '-c', 'commit.gpgSign=false', ...args],
     cwd: directory,
@@ -32,6 +36,7 @@ function git(
       GIT_SSH_COMMAND: 'ssh -o BatchMode=yes',
       LC_ALL: 'C',
       ...committerOf(run),
+      ...place,
       ...env,
     },
     timeout: 300,

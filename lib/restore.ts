@@ -4,7 +4,7 @@ import { existsSync } from 'node:fs'
 import pg from 'pg'
 import { type Backup, type DatabaseFacts, type Manifest, newestOf, readBackup, readManifest } from './backups.ts'
 import { type Drift, type Step, step } from './converge.ts'
-import { readSecrets, secretsFile } from './customer-secrets.ts'
+import { parseSecrets, readSecrets, secretsFile } from './customer-secrets.ts'
 import { namesOf } from './customers.ts'
 import { Failure, misuse } from './failure.ts'
 import { writeWhole } from './files.ts'
@@ -21,9 +21,7 @@ const quoteText = pg.escapeLiteral
 const comments = {
   restoring: ({ folder }: Backup) => `being restored from ${folder}`,
   restored: ({ folder }: Backup) => `restored from ${folder}, and compared`,
-  /** @param written how much had been written to it by then */
-  placed: ({ folder }: Backup, written: string) =>
-    `restored from ${folder}, and in place since ${written} rows were written`,
+  placed: ({ folder }: Backup) => `restored from ${folder}, and in the customer’s place`,
 }
 
 /** For names of databases. */
@@ -164,35 +162,22 @@ function compare({ key, database }: Manifest, found: Pick<DatabaseFacts, 'rows' 
     })
 }
 
-/**
- * Counts what was written to every table of the database, Postgres's own among them: so a table that was emptied, dropped
- * or changed and a large object count too. Autovacuum's notes are no change.
- */
-const WRITTEN = `
-  SELECT coalesce(sum(n_tup_ins + n_tup_upd + n_tup_del), 0) AS written
-  FROM pg_stat_all_tables JOIN pg_class ON oid = relid
-  WHERE NOT relisshared AND relid NOT IN ('pg_statistic'::regclass, 'pg_statistic_ext_data'::regclass)
-    AND schemaname <> 'pg_toast'`
-
-async function rowsWritten(server: Server, database: string): Promise<string> {
-  const { rows } = await withPostgres({ ...server, database }, (client) => client.query<{ written: string }>(WRITTEN))
-  return rows[0]?.written ?? ''
-}
-
-/** @returns whether the customer's database is that backup, with nothing written to it since it was put in its place */
+/** @returns whether the customer's database is what was restored from that backup, whatever was written to it since */
 async function isPlaced(server: Server, database: string, backup: Backup): Promise<boolean> {
   const found = await withPostgres(server, (client) => find(client, database))
-  if (!found?.comment || found.closed) return false
-  return found.comment === comments.placed(backup, await rowsWritten(server, database))
+  return found?.comment === comments.placed(backup) && !found.closed
 }
 
-/** @param options.swap where it may have taken the customer's place already, and so have another name */
+/**
+ * @param options.swap where it may have taken the customer's place already, and so have another name
+ * @param options.again restores it even then
+ */
 export function restoredStep(
   run: Run,
   administrator: Administrator,
   backup: Backup,
   database: string,
-  options: { customer: string; identity: string; swap: boolean },
+  options: { customer: string; identity: string; swap: boolean; again: boolean },
 ): Step {
   return step<Drift>({
     title: `database ${database} holds the backup of ${backup.at.toISOString()}`,
@@ -200,7 +185,8 @@ export function restoredStep(
     check: async () => {
       const server = await administrator()
       const found = await withPostgres(server, (client) => find(client, database))
-      if (options.swap && (await isPlaced(server, namesOf(options.customer).database, backup))) return undefined
+      const { swap, again, customer } = options
+      if (swap && !again && (await isPlaced(server, namesOf(customer).database, backup))) return undefined
       if (found === undefined || found.bare || found.comment === comments.restoring(backup))
         return { lines: [`restore ${backup.folder}, and compare it`] }
       if (found.comment === comments.restored(backup)) return undefined
@@ -229,7 +215,10 @@ export function secretsRestoredStep(
     title: `secrets of ${customer} are on this machine`,
     needs: [],
     check: async () => {
-      if (existsSync(file)) return undefined
+      if (existsSync(file)) {
+        readSecrets(run.site.directory, customer)
+        return undefined
+      }
       const backup = newestOf(backups, `secrets/${customer}`, options.at ? new Date(options.at) : undefined)
       if (backup) return { lines: [`write ${file} from ${backup.folder}`] }
       throw new Failure({
@@ -241,8 +230,8 @@ export function secretsRestoredStep(
     apply: async () => {
       const backup = newestOf(backups, `secrets/${customer}`, options.at ? new Date(options.at) : undefined)!
       const text = await readBackup(run, await readManifest(run, backup), options.identity, [])
+      parseSecrets(text, backup.folder)
       writeWhole(file, text)
-      readSecrets(run.site.directory, customer)
     },
   })
 }
@@ -250,23 +239,25 @@ export function secretsRestoredStep(
 /**
  * Puts a restored database in the customer's place, in one transaction, and keeps the customer's under another name.
  *
- * @param restored the step that fills it
+ * @param options.restored the step that fills it
+ * @param options.again does so even where that was done before: what was written since is kept under yet another name
  */
 export function swappedStep(
   administrator: Administrator,
   customer: string,
   backup: Backup,
   scratch: string,
-  restored: Step,
+  { restored, again }: { restored: Step; again: boolean },
 ): Step {
   const { database } = namesOf(customer)
   const kept = `before_${customer.replaceAll('-', '_')}_${compact(new Date())}`
+  let done = false
   return step<Drift>({
     title: `${database} is that backup`,
     needs: [restored],
     check: async () => {
       const server = await administrator()
-      if (await isPlaced(server, database, backup)) return undefined
+      if ((!again || done) && (await isPlaced(server, database, backup))) return undefined
       const exists = (await withPostgres(server, (client) => find(client, database))) !== undefined
       return {
         lines: [
@@ -278,7 +269,6 @@ export function swappedStep(
     },
     apply: async () => {
       const server = await administrator()
-      const placed = comments.placed(backup, await rowsWritten(server, scratch))
       await withPostgres(server, async (client) => {
         const there = (await find(client, database)) !== undefined
         const closed = async (name: string) => {
@@ -290,7 +280,7 @@ export function swappedStep(
           await client.query('BEGIN')
           if (there) await client.query(`ALTER DATABASE ${quoteName(database)} RENAME TO ${quoteName(kept)}`)
           await client.query(`ALTER DATABASE ${quoteName(scratch)} RENAME TO ${quoteName(database)}`)
-          await client.query(`COMMENT ON DATABASE ${quoteName(database)} IS ${quoteText(placed)}`)
+          await client.query(`COMMENT ON DATABASE ${quoteName(database)} IS ${quoteText(comments.placed(backup))}`)
           await client.query('COMMIT')
         } catch (error) {
           await client.query('ROLLBACK')
@@ -298,6 +288,7 @@ export function swappedStep(
           throw error
         }
       })
+      done = true
     },
   })
 }

@@ -3,6 +3,7 @@
 import { appendFileSync, existsSync, mkdirSync, readdirSync, realpathSync, rmdirSync, rmSync, statSync } from 'node:fs'
 import { dirname, join, relative } from 'node:path'
 import { createInterface } from 'node:readline'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { type Arguments, CHANGING, COMMON, helpText, parseArguments, type Usage } from './arguments.ts'
 import { type AnyStep, converge, stepsUntil } from './converge.ts'
@@ -61,9 +62,13 @@ export const report = (declared: Report): Report => ({ ...declared, options: { .
 export async function startedAs(url: string, it: Runbook | Report): Promise<void> {
   const started = process.argv[1]
   if (!started || realpathSync(started) !== realpathSync(fileURLToPath(url))) return
-  // Whoever reads our output may stop reading; the run goes on.
-  for (const stream of [process.stdout, process.stderr]) stream.on('error', () => {})
-  process.exitCode = await main(it, process.argv.slice(2), process.env)
+  // Whoever reads our output may stop reading; the run goes on. That it could not be written is a failure.
+  let unwritten = 0
+  for (const stream of [process.stdout, process.stderr])
+    stream.on('error', ({ code }: NodeJS.ErrnoException) => {
+      if (code !== 'EPIPE') process.exitCode = unwritten = EXIT.failed
+    })
+  process.exitCode = (await main(it, process.argv.slice(2), process.env)) || unwritten
 }
 
 async function main(it: Runbook | Report, words: string[], environment: NodeJS.ProcessEnv): Promise<number> {
@@ -94,6 +99,9 @@ function present(asJson: boolean, verbose: boolean, environment: NodeJS.ProcessE
     ? terminal(process.stdout, verbose, !environment.NO_COLOR)
     : plain(process.stdout, process.stderr, verbose)
 }
+
+/** Seconds that what still runs at the end of a run gets to finish. */
+const GRACE = 20
 
 /** What carrying out needs beside the run: the lock, and who to ask. */
 type Control = {
@@ -143,6 +151,16 @@ async function withRun(
       if (given.verbose && !given.json) process.stderr.write(`  | ${line}\n`)
     },
   }
+  const [exec, pipe] = [createExec(children), createPipe(children)]
+  const running = new Set<Promise<unknown>>()
+  const busy = <T>(work: Promise<T>): Promise<T> => {
+    const ended: Promise<void> = work.then(
+      () => void running.delete(ended),
+      () => void running.delete(ended),
+    )
+    running.add(ended)
+    return work
+  }
   const run: Run = {
     runbook: it.name,
     site,
@@ -152,8 +170,12 @@ async function withRun(
     plan,
     scratch,
     signal: interruption.signal,
-    exec: createExec(children),
-    pipe: createPipe(children),
+    exec: (command) => busy(exec(command)),
+    pipe: (pipeline) => {
+      const piped = pipe(pipeline)
+      void busy(piped.ended)
+      return piped
+    },
     spaces: once(() => openSpaces(credentials.spaces)),
     locked: () => lock !== undefined,
   }
@@ -212,6 +234,11 @@ async function withRun(
     tellIt({ event: 'run failed', failure: tell(error) })
     return error instanceof Failure ? error.exit : EXIT.failed
   } finally {
+    // What one failure has left at work must not go on in a folder that is gone.
+    interruption.abort()
+    await Promise.race([Promise.all(running), sleep(GRACE * 1000, undefined, { ref: false })])
+    end.abort()
+    await Promise.all(running)
     await lock?.release().catch(() => {}) // then it is passed by like that of a run that died
     rmSync(scratch, { recursive: true, force: true })
     for (const folder of made) removeIfEmpty(folder)
@@ -307,11 +334,14 @@ function answerTo(question: string, interrupted: () => void): Promise<string> {
       interrupted()
       lines.close()
     })
+    lines.once('SIGCONT', () => lines.prompt(true)) // after Ctrl-Z and fg nobody would read otherwise
     lines.once('close', () => resolve(''))
-    lines.question(question, (answer) => {
+    lines.once('line', (answer) => {
       resolve(answer)
       lines.close()
     })
+    lines.setPrompt(question)
+    lines.prompt()
   })
 }
 

@@ -4,9 +4,9 @@ import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type pg from 'pg'
 import type { DatabaseFacts, Source } from './backups.ts'
-import { secretsFile } from './customer-secrets.ts'
-import { namesOf } from './customers.ts'
-import { Failure, misuse } from './failure.ts'
+import { readSecrets, secretsFile } from './customer-secrets.ts'
+import { namesOf, surveyCustomers } from './customers.ts'
+import { Failure, misuse, oneLine, tell } from './failure.ts'
 import { writeWhole } from './files.ts'
 import type { Platform } from './platform.ts'
 import { type Server, withPostgres } from './postgres.ts'
@@ -132,6 +132,7 @@ function secretsSource(run: Run, customer: string): Source {
           expected: 'the customer’s secrets, on the machine that added it',
           next: `run this there, or ./runbooks/add-customer.mts ${customer}`,
         })
+      readSecrets(run.site.directory, customer) // what is damaged must not become the newest backup
       await store({ input: readFileSync(file) })
       return {}
     },
@@ -159,6 +160,22 @@ function stateSource(run: Run): Source {
 /** What there is to back up, and what is on one side only: in gitops/apps, or on the server. */
 export type Fleet = { sources: Source[]; problems: string[] }
 
+/** The customers as gitops/apps lists them; where that cannot be read, what is wrong, and backups go on without it. */
+export async function listedCustomers(
+  platform: Platform,
+): Promise<{ names: string[]; problems: string[]; known: boolean }> {
+  try {
+    const { customers, problems } = surveyCustomers(await platform.appsDirectory())
+    return {
+      names: customers.map(({ customer }) => customer),
+      problems: problems.map((one) => oneLine(tell(one))),
+      known: problems.length === 0,
+    }
+  } catch (error) {
+    return { names: [], problems: [oneLine(tell(error))], known: false }
+  }
+}
+
 /**
  * @param only this customer alone
  * @returns every source of the platform; a customer that is on one side only is a problem, and what there is of it is a
@@ -167,43 +184,53 @@ export type Fleet = { sources: Source[]; problems: string[] }
 export async function discover(run: Run, platform: Platform, only?: string): Promise<Fleet> {
   const server = platform.postgres
   const [listed, databases] = await Promise.all([
-    platform.customers(),
+    listedCustomers(platform),
     server().then((there) => withPostgres(there, customerDatabases)),
   ])
-  const customers = listed.map(({ customer }) => customer)
-  if (only && !customers.includes(only) && !databases.includes(namesOf(only).database))
+  const open = databases.filter(({ closed }) => !closed).map(({ datname }) => datname)
+  const closed = databases.filter((one) => one.closed).map(({ datname }) => datname)
+  const nameOf = (database: string) =>
+    listed.names.find((customer) => namesOf(customer).database === database) ??
+    database.replace(/^customer_/, '').replaceAll('_', '-') // as it was called, so that --customer and restore find it
+  const there = databases.map(({ datname }) => nameOf(datname))
+  const customers = [
+    ...new Set([...listed.names, ...(listed.known ? [] : there.filter((name) => hasSecrets(run, name)))]),
+  ]
+  if (only && !customers.includes(only) && !there.includes(only))
     throw new Failure({
       found: `there is no customer ${only}`,
       expected: `one of ${customers.join(', ') || 'none'}`,
       next: './runbooks/list-customers.mts',
     })
-  const nameOf = (database: string) =>
-    customers.find((customer) => namesOf(customer).database === database) ??
-    database.replace(/^customer_/, '').replaceAll('_', '-') // as it was called, so that --customer and restore find it
   const wanted = (customer: string) => only === undefined || customer === only
-  const missing = customers.filter((customer) => wanted(customer) && !databases.includes(namesOf(customer).database))
-  const unlisted = databases.map(nameOf).filter((name) => wanted(name) && !customers.includes(name))
+  const missing = listed.names.filter((customer) => wanted(customer) && !there.includes(customer))
+  const unlisted = listed.known ? there.filter((name) => wanted(name) && !listed.names.includes(name)) : []
+  const shut = closed.map(nameOf).filter(wanted)
   return {
     sources: [
-      ...databases
+      ...open
         .map((database) => databaseSource(run, server, nameOf(database), database))
         .filter(({ name }) => wanted(name.replace('database/', ''))),
-      ...missing.map(missingSource),
+      ...[...missing, ...shut].map(missingSource),
       ...customers.filter(wanted).map((customer) => secretsSource(run, customer)),
       ...(only === undefined ? [stateSource(run)] : []),
     ],
     problems: [
+      ...listed.problems,
       ...missing.map((customer) => `${customer} is in gitops/apps, and ${namesOf(customer).database} is not there`),
+      ...shut.map((customer) => `${namesOf(customer).database} takes no connections`),
       ...unlisted.map((name) => `${namesOf(name).database} is a database, and no customer in gitops/apps has it`),
     ],
   }
 }
 
-async function customerDatabases(client: pg.Client): Promise<string[]> {
-  const { rows } = await client.query<{ datname: string }>(
-    `SELECT datname FROM pg_database WHERE datname LIKE 'customer\\_%' AND datallowconn ORDER BY 1`,
+const hasSecrets = ({ site }: Run, customer: string) => existsSync(secretsFile(site.directory, customer))
+
+async function customerDatabases(client: pg.Client): Promise<{ datname: string; closed: boolean }[]> {
+  const { rows } = await client.query<{ datname: string; closed: boolean }>(
+    `SELECT datname, NOT datallowconn AS closed FROM pg_database WHERE datname LIKE 'customer\\_%' ORDER BY 1`,
   )
-  return rows.map(({ datname }) => datname)
+  return rows
 }
 
 /** A part of all sources: number `index` (from 1) of `count`. */

@@ -1,8 +1,8 @@
-#!/usr/bin/env -S sh -c 'exec node "${0%/*}/../lib/launch.mjs" "$0" "$@"'
+#!/usr/bin/env -S sh -c 'f=$0; [ -L "$f" ] && f=$(readlink -f "$f"); exec node "${f%/*}/../lib/launch.mjs" "$f" "$@"'
 // Adds a customer: secrets, a Postgres role and database of its own, its values file in the repository, its DNS record.
 import { readSecrets, secretsStep } from '../lib/customer-secrets.ts'
 import { customerName, namesOf } from '../lib/customers.ts'
-import { makes, terraformStep } from '../lib/infrastructure.ts'
+import { onlyMakesRecords, terraformStep } from '../lib/infrastructure.ts'
 import { openPlatform } from '../lib/platform.ts'
 import { closedStep, databaseStep, passwordStep, roleExists, roleStep } from '../lib/postgres.ts'
 import * as preflight from '../lib/preflight.ts'
@@ -21,6 +21,7 @@ export const addCustomer = runbook({
       value: 'TAG',
       parse: imageTag,
     },
+    'new-secrets': { summary: 'make new secrets for a customer that is there, but whose secrets are lost' },
   },
   procedure: async (run, given) => {
     const customer = given.customer!
@@ -28,7 +29,10 @@ export const addCustomer = runbook({
     const platform = openPlatform(run)
     const { postgres } = platform
 
-    const secrets = secretsStep(run.site.directory, customer, () => roleExists(postgres, database))
+    const secrets = secretsStep(run.site.directory, customer, {
+      isCustomer: () => roleExists(postgres, database),
+      renew: given['new-secrets'] === 'true',
+    })
     // After the secrets, so that a role without them belongs to a customer that was added elsewhere.
     const role = roleStep(postgres, database, run.site.connections_per_customer, { needs: [secrets] })
     const secret = () => readSecrets(run.site.directory, customer).databasePassword
@@ -41,7 +45,7 @@ export const addCustomer = runbook({
       needs: [values],
       open: platform.terraform,
       appsDirectory: platform.appsDirectory,
-      allowed: makes(`cloudflare_dns_record.customer["${customer}"]`),
+      allowed: onlyMakesRecords,
     })
     return {
       preflight: [

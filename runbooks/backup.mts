@@ -1,4 +1,4 @@
-#!/usr/bin/env -S sh -c 'exec node "${0%/*}/../lib/launch.mjs" "$0" "$@"'
+#!/usr/bin/env -S sh -c 'f=$0; [ -L "$f" ] && f=$(readlink -f "$f"); exec node "${f%/*}/../lib/launch.mjs" "$f" "$@"'
 // Backs up every customer's database and secrets, and Terraform's state: encrypted, to Spaces, and read again.
 import { backupSteps, discoveredStep, raiseAlarms } from '../lib/backup-steps.ts'
 import { customerName } from '../lib/customers.ts'

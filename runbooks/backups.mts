@@ -1,4 +1,4 @@
-#!/usr/bin/env -S sh -c 'exec node "${0%/*}/../lib/launch.mjs" "$0" "$@"'
+#!/usr/bin/env -S sh -c 'f=$0; [ -L "$f" ] && f=$(readlink -f "$f"); exec node "${f%/*}/../lib/launch.mjs" "$f" "$@"'
 // Shows the newest backup of everything; exits 1 where one is older than the site allows.
 import { backupReport, backupTable } from '../lib/backup-report.ts'
 import { EXIT } from '../lib/failure.ts'

@@ -1,4 +1,4 @@
-#!/usr/bin/env -S sh -c 'exec node "${0%/*}/../lib/launch.mjs" "$0" "$@"'
+#!/usr/bin/env -S sh -c 'f=$0; [ -L "$f" ] && f=$(readlink -f "$f"); exec node "${f%/*}/../lib/launch.mjs" "$f" "$@"'
 // Raises a LunarFront from nothing, or brings one to what this checkout and the site file say.
 import { finishedStep, onlyAddOrUpdate, terraformStep } from '../lib/infrastructure.ts'
 import { inventoryStep } from '../lib/inventory.ts'

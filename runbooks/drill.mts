@@ -1,12 +1,14 @@
-#!/usr/bin/env -S sh -c 'exec node "${0%/*}/../lib/launch.mjs" "$0" "$@"'
+#!/usr/bin/env -S sh -c 'f=$0; [ -L "$f" ] && f=$(readlink -f "$f"); exec node "${f%/*}/../lib/launch.mjs" "$f" "$@"'
 // Restores every customer's newest backup, compares it, drops it again, and keeps the evidence.
 import { identityFile } from '../lib/age.ts'
+import { discoveredStep } from '../lib/backup-steps.ts'
 import { listBackups } from '../lib/backups.ts'
 import { drilledStep } from '../lib/drill.ts'
 import { openPlatform } from '../lib/platform.ts'
 import * as preflight from '../lib/preflight.ts'
 import { runbook, startedAs } from '../lib/runbook.ts'
 import { slots } from '../lib/slots.ts'
+import { listedCustomers } from '../lib/sources.ts'
 
 export const drill = runbook({
   name: 'drill',
@@ -16,7 +18,7 @@ export const drill = runbook({
   procedure: async (run, given) => {
     const identity = identityFile(given.identity, run.environment)
     const platform = openPlatform(run)
-    const [customers, backups] = await Promise.all([platform.customers(), listBackups(run)])
+    const [{ names, problems }, backups] = await Promise.all([listedCustomers(platform), listBackups(run)])
     const turn = slots(2) // a restore takes the server more than a dump does
     return {
       preflight: [
@@ -24,9 +26,10 @@ export const drill = runbook({
         preflight.spacesPrecondition(run),
         preflight.restorePrecondition(run, identity),
       ],
-      steps: customers.map(({ customer }) =>
-        drilledStep(run, platform.postgres, customer, backups, { identity, turn }),
-      ),
+      steps: [
+        discoveredStep(problems),
+        ...names.map((customer) => drilledStep(run, platform.postgres, customer, backups, { identity, turn })),
+      ],
       afterwards: ['./runbooks/backups.mts shows when each was restored'],
     }
   },

@@ -1,4 +1,4 @@
-#!/usr/bin/env -S sh -c 'exec node "${0%/*}/../lib/launch.mjs" "$0" "$@"'
+#!/usr/bin/env -S sh -c 'f=$0; [ -L "$f" ] && f=$(readlink -f "$f"); exec node "${f%/*}/../lib/launch.mjs" "$f" "$@"'
 // Shows the fleet: every customer of gitops/apps and every customer's database, side by side.
 import { fleet, fleetTable } from '../lib/fleet.ts'
 import { openPlatform } from '../lib/platform.ts'

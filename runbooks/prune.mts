@@ -1,4 +1,4 @@
-#!/usr/bin/env -S sh -c 'exec node "${0%/*}/../lib/launch.mjs" "$0" "$@"'
+#!/usr/bin/env -S sh -c 'f=$0; [ -L "$f" ] && f=$(readlink -f "$f"); exec node "${f%/*}/../lib/launch.mjs" "$f" "$@"'
 // Removes the backups that the site does not want to keep. --plan shows which.
 import { retentionSteps } from '../lib/backup-steps.ts'
 import * as preflight from '../lib/preflight.ts'

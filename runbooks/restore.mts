@@ -1,4 +1,4 @@
-#!/usr/bin/env -S sh -c 'exec node "${0%/*}/../lib/launch.mjs" "$0" "$@"'
+#!/usr/bin/env -S sh -c 'f=$0; [ -L "$f" ] && f=$(readlink -f "$f"); exec node "${f%/*}/../lib/launch.mjs" "$f" "$@"'
 // Restores a customer's database from a backup into one of its own, compares it, and if asked puts it in the customer's place.
 import { identityFile } from '../lib/age.ts'
 import { listBackups } from '../lib/backups.ts'
@@ -28,18 +28,19 @@ export const restore = runbook({
     },
     into: { summary: 'name of the new database; otherwise restored_NAME_TIME', value: 'DATABASE', parse: databaseName },
     swap: { summary: 'then put it in the customer’s place; the customer’s is kept under another name' },
+    again: { summary: 'with --swap: also where that was done before; what was written since is kept' },
     identity: { summary: 'the private key’s file; otherwise LUNARFRONT_AGE_IDENTITY', value: 'FILE' },
   },
   procedure: async (run, given) => {
     const customer = given.customer!
     const { at } = given
     const identity = identityFile(given.identity, run.environment)
-    const swap = given.swap === 'true'
+    const [swap, again] = [given.swap === 'true', given.again === 'true']
     const { postgres } = openPlatform(run)
     const backups = await listBackups(run)
     const backup = backupOf(backups, customer, at)
     const scratch = given.into ?? scratchName(customer, backup, 'restored')
-    const restored = restoredStep(run, postgres, backup, scratch, { customer, identity, swap })
+    const restored = restoredStep(run, postgres, backup, scratch, { customer, identity, swap, again })
     return {
       preflight: [
         preflight.terraformPrecondition(run),
@@ -49,9 +50,13 @@ export const restore = runbook({
       steps: [
         secretsRestoredStep(run, backups, customer, { identity, ...(at ? { at } : {}) }),
         restored,
-        ...(swap ? [swappedStep(postgres, customer, backup, scratch, restored)] : []),
+        ...(swap ? [swappedStep(postgres, customer, backup, scratch, { restored, again })] : []),
       ],
-      afterwards: swap ? [] : [`next: look at ${scratch}; --swap puts it in ${customer}’s place`],
+      afterwards: [
+        swap
+          ? `what ${customer} had before is in before_…; drop it when nobody needs it. --swap --again goes back once more`
+          : `next: look at ${scratch}; --swap puts it in ${customer}’s place`,
+      ],
     }
   },
 })

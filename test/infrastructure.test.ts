@@ -1,7 +1,7 @@
 // What a plan would touch, and what a runbook may not.
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import { changeLine, changesOf, forbidden, makes, onlyAddOrUpdate } from '../lib/infrastructure.ts'
+import { changeLine, changesOf, forbidden, onlyAddOrUpdate, onlyMakesRecords } from '../lib/infrastructure.ts'
 
 type Values = Record<string, unknown> | null
 
@@ -55,7 +55,7 @@ test('what is not known, moved or forgotten is never allowed', () => {
   )
   assert.equal(changes.map(changeLine), ['other a.moved', 'other a.forgotten', 'other a.made_and_forgotten'])
   assert.equal(forbidden(changes, onlyAddOrUpdate), changes)
-  assert.equal(forbidden(changes, makes('a.moved')), changes)
+  assert.equal(forbidden(changes, onlyMakesRecords), changes)
 })
 
 test('bootstrap may add and update, and nothing else', () => {
@@ -68,19 +68,21 @@ test('bootstrap may add and update, and nothing else', () => {
   )
 })
 
-test('a runbook for one resource may make it, or take it as it is; nothing else, and no other', () => {
+test('add-customer may make customers’ records, or take them as they are; nothing else', () => {
   const importing = { importing: { id: 'x' } }
+  const record = 'cloudflare_dns_record.customer["acme"]'
   const changes = changesOf(
     plan(
-      change('a.mine', ['create']),
-      change('a.mine', ['no-op'], {}, {}, importing),
-      change('a.mine', ['update'], { content: 'x' }, { content: 'y' }, importing),
-      change('a.mine', ['update'], { content: 'x' }, { content: 'y' }),
-      change('a.mine', ['delete']),
-      change('a.other', ['create']),
+      change(record, ['create']),
+      change('cloudflare_dns_record.customer["other"]', ['create']),
+      change(record, ['no-op'], {}, {}, importing),
+      change(record, ['update'], { content: 'x' }, { content: 'y' }, importing),
+      change(record, ['update'], { content: 'x' }, { content: 'y' }),
+      change(record, ['delete']),
+      change('cloudflare_dns_record.gitea["git"]', ['create']),
     ),
   )
-  assert.equal(forbidden(changes, makes('a.mine')), changes.slice(2))
+  assert.equal(forbidden(changes, onlyMakesRecords), changes.slice(3))
 })
 
 test.run()

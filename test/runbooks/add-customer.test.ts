@@ -208,7 +208,7 @@ test('a lost secrets file is made anew, and the role follows it', async ({ opera
   await must(operator, 'add-customer', 'lost')
   const before = secretsOf(operator, 'lost')
   rmSync(join(operator.kept, 'secrets', 'lost.json'))
-  await must(operator, 'add-customer', 'lost', '--yes')
+  await must(operator, 'add-customer', 'lost', '--new-secrets')
   assert.is.not(secretsOf(operator, 'lost').database_password, before.database_password)
   await withPostgres(await asCustomer(operator, 'lost'), (client) => client.query('SELECT 1'))
 })

@@ -113,15 +113,16 @@ test('a lock of Terraform that no run of ours left is waited for, by name, and n
   assert.match(waitedFor, `force-unlock ${holder.ID}`)
 })
 
-test('secrets that are on another machine are not made anew without a yes', async ({ operator }) => {
+test('secrets that are on another machine are not made anew by themselves', async ({ operator }) => {
   await must(operator, 'bootstrap', '--yes')
   await must(operator, 'add-customer', 'acme')
   const file = join(operator.kept, 'secrets', 'acme.json')
   const elsewhere = `${file}.elsewhere`
   renameSync(file, elsewhere)
-  const { code, stdout } = await run(operator, 'add-customer', 'acme')
-  assert.is(code, 64, stdout)
-  assert.match(stdout, 'acme is there already, but its secrets are not on this machine')
+  const { code, stdout } = await run(operator, 'add-customer', 'acme', '--yes')
+  assert.is(code, 1, stdout)
+  assert.match(stdout, 'acme is there already, and its secrets are not on this machine')
+  assert.match(stdout, 'next: ./runbooks/restore.mts acme --until secrets')
   assert.not.ok(existsSync(file))
   renameSync(elsewhere, file)
   assert.match(await must(operator, 'add-customer', 'acme'), '0 changed')
