@@ -278,7 +278,10 @@ export function swappedStep(
         if (there) await closed(database)
         try {
           await client.query('BEGIN')
-          if (there) await client.query(`ALTER DATABASE ${quoteName(database)} RENAME TO ${quoteName(kept)}`)
+          if (there) {
+            await client.query(`ALTER DATABASE ${quoteName(database)} RENAME TO ${quoteName(kept)}`)
+            await client.query(`ALTER DATABASE ${quoteName(kept)} ALLOW_CONNECTIONS true`)
+          }
           await client.query(`ALTER DATABASE ${quoteName(scratch)} RENAME TO ${quoteName(database)}`)
           await client.query(`COMMENT ON DATABASE ${quoteName(database)} IS ${quoteText(comments.placed(backup))}`)
           await client.query('COMMIT')

@@ -120,14 +120,14 @@ const flipped = (where: (length: number) => number) => (body: Buffer) => {
 
 test('a database with everything in it comes back equal, and a second run changes nothing', async ({ operator }) => {
   const first = await must(operator, 'restore', 'acme')
-  assert.match(first, '2 steps: 1 ok, 1 changed')
+  assert.match(first, '3 steps: 2 ok, 1 changed')
   const scratch = await scratchOf(operator, 'acme')
   assert.match(first, `next: look at ${scratch}`)
   assert.equal(await others(operator), [scratch])
   const [before, after] = [await dumpOf(operator, 'customer_acme'), await dumpOf(operator, scratch)]
   assert.ok(before.length > 2 ** 20 && before.includes('a large one') && before.includes("'Other Words'") === false)
   assert.ok(before === after, firstDifference(before, after))
-  assert.match(await must(operator, 'restore', 'acme'), '2 steps: 2 ok, 0 changed')
+  assert.match(await must(operator, 'restore', 'acme'), '3 steps: 3 ok, 0 changed')
   assert.equal(await others(operator), [scratch])
 })
 
@@ -386,12 +386,12 @@ async function asZenith(operator: Operator): Promise<string[]> {
 
 test('--swap puts it in the customer’s place, and keeps what was there', async ({ operator }) => {
   await sql(operator, 'customer_zenith', "DELETE FROM words WHERE word = 'one'", "INSERT INTO words VALUES ('late')")
-  const asked = await run(operator, 'restore', 'zenith', '--swap')
+  const asked = await run(operator, 'restore', 'zenith', '--swap', '--again')
   assert.is(asked.code, 64, 'nobody can be asked here')
   assert.match(asked.stdout + asked.stderr, 'zenith goes back to ')
   assert.equal(await wordsIn(operator, 'customer_zenith'), ['late', 'three', 'two'])
 
-  await must(operator, 'restore', 'zenith', '--swap', '--yes')
+  await must(operator, 'restore', 'zenith', '--swap', '--again', '--yes')
   assert.equal(await wordsIn(operator, 'customer_zenith'), ['one', 'three', 'two'])
   assert.match(await must(operator, 'restore', 'zenith', '--swap', '--yes'), ' ok, 0 changed')
   const [kept = '', ...more] = await others(operator)
@@ -499,7 +499,7 @@ test('kill -9 before anything was read, and when the database was hardly made: t
   operator,
 }) => {
   await plant(operator, { api: 'spaces', method: 'GET', path: 'dump\\.zst', times: 1 }, { delay_ms: 1000 })
-  const started = start(operator, 'restore', 'zenith', '--swap', '--yes')
+  const started = start(operator, 'restore', 'zenith', '--swap', '--again', '--yes')
   await faultsHit(operator)
   started.child.kill('SIGKILL')
   await started.ended
@@ -552,7 +552,7 @@ const evidenceOf = async (operator: Operator, folder: string) =>
 
 test('a drill restores every customer’s newest backup, and keeps the evidence', async ({ operator }) => {
   const before = Date.now()
-  assert.match(await must(operator, 'drill'), '2 steps: 2 changed')
+  assert.match(await must(operator, 'drill'), '3 steps: 1 ok, 2 changed')
   assert.equal(await others(operator), [], 'what it restored is gone again')
   const folder = await newest(operator, 'database/acme')
   const evidence = await evidenceOf(operator, folder)
@@ -569,14 +569,14 @@ test('a drill restores every customer’s newest backup, and keeps the evidence'
   assert.match(String(evidence.server_version), /^\d+/)
   assert.ok(evidence.seconds > 0 && Date.parse(evidence.drilled_at) >= before)
 
-  assert.match(await must(operator, 'drill'), '2 steps: 2 ok, 0 changed')
+  assert.match(await must(operator, 'drill'), '3 steps: 3 ok, 0 changed')
   const day = evidence.drilled_at.slice(0, 10)
   assert.match((await run(operator, 'backups')).stdout, new RegExp(`^database/acme .* restored ${day}$`, 'm'))
   const { sources } = JSON.parse((await run(operator, 'backups', '--json')).stdout)
   assert.is(sources[0].drilled, evidence.drilled_at)
   // The evidence is of that very backup.
   await must(operator, 'backup', '--customer', 'zenith', '--again')
-  assert.match(await must(operator, 'drill'), '2 steps: 1 ok, 1 changed')
+  assert.match(await must(operator, 'drill'), '3 steps: 2 ok, 1 changed')
 })
 
 test('a backup that is damaged, or missing, fails the drill by name, and the others are drilled', async ({
