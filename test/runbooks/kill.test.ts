@@ -1,10 +1,10 @@
 // A runbook killed at any step, and run again: it ends converged, with nothing doubled and no lock to clear. The steps
 // come from the runbook itself, so a new one is covered the day it is written.
-import { readdirSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { withPostgres } from '../../lib/postgres.ts'
+import { convergedAfter, killAt, lingers } from './kill.ts'
 import {
   administrator,
   clearFaults,
@@ -18,33 +18,13 @@ import {
   start,
   startOperator,
   stepsOf,
-  type TimedEvent,
   terraformOf,
-  watch,
 } from './operator.ts'
 
 const test = suite('kill -9')
 
 /** Differs only after another run was killed, so no other run can be killed within it. */
 const NOTHING_TO_APPLY = 'no resource was left half made'
-
-/** From now on a run takes a second to give its lock back, so that one which has just finished can still be killed. */
-const lingers = (operator: Operator) =>
-  plant(operator, { api: 'spaces', method: 'PUT', path: '/lock/' }, { delay_ms: 1000 })
-
-/** Starts the runbook and kills it, children excepted, at the first event that fits. @returns whether it came to that */
-async function killAt(
-  operator: Operator,
-  fits: (event: TimedEvent) => boolean,
-  runbook: string,
-  ...args: string[]
-): Promise<boolean> {
-  const started = start(operator, runbook, ...args, '--json')
-  watch(started, (event) => {
-    if (fits(event)) started.child.kill('SIGKILL')
-  })
-  return (await started.ended).signal === 'SIGKILL'
-}
 
 /** Waits until all of them have been asked for, ready or not. */
 async function threeDatabases(operator: Operator): Promise<void> {
@@ -69,13 +49,6 @@ async function inventory(operator: Operator): Promise<string[]> {
     ...cloudflare.dns_records.map(({ name, type }) => `record ${name} ${type}`),
   ]
   return lines.map((line) => line.replace(/^droplets workers-.*/, 'droplets workers')).sort() // nodes have random names
-}
-
-async function convergedAfter(operator: Operator, runbook: string, ...args: string[]): Promise<void> {
-  await must(operator, runbook, ...args)
-  assert.match(await must(operator, runbook, ...args), / ok, 0 changed/, 'the run after that still changed something')
-  const left = readdirSync(operator.kept).filter((name) => name.startsWith('scratch-'))
-  assert.equal(left, [], 'a scratch folder was left')
 }
 
 test('bootstrap, after each step and within each', async () => {

@@ -1,11 +1,12 @@
 // No secret in any argument, output, log, journal or Git object: the secrets are known, and everything is searched.
-import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs'
 import { basename, delimiter, dirname, join } from 'node:path'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { writeWhole } from '../../lib/files.ts'
 import { installTools } from '../../rehearsal/tools.ts'
-import { digitalocean, git, type Operator, plant, run, startOperator } from './operator.ts'
+import { content, keys, put } from './bucket.ts'
+import { clearFaults, digitalocean, git, type Operator, plant, run, startOperator } from './operator.ts'
 
 const test = suite<{ operator: Operator }>('secrets')
 test.before(async (context) => {
@@ -72,13 +73,41 @@ test('none is in an argument, an output, a log, the journal, or Git', async ({ o
   await keep('add-customer', 'bar', '--plan', '--verbose')
   await keep('list-customers', '--verbose')
   await keep('list-customers', '--json')
+  await clearFaults(operator)
+  // Backups: what is made, what fails, and what comes back.
+  await keep('backup', '--verbose')
+  await keep('backup', '--again', '--json')
+  await keep('backups', '--json', '--verbose')
+  await plant(operator, { api: 'spaces', method: 'PUT', path: 'dump' }, { status: 500 })
+  await keep('backup', '--again', '--verbose')
+  await clearFaults(operator)
+  const acme = join(operator.kept, 'secrets', 'acme.json')
+  rmSync(acme)
+  await keep('restore', 'acme', '--verbose')
+  await keep('restore', 'acme', '--swap', '--yes', '--verbose')
+  assert.ok(existsSync(acme))
+  const [dump = ''] = (await keys(operator, 'database/foo/')).filter((key) => key.endsWith('.age'))
+  await keep('drill', '--verbose')
+  await put(operator, dump, 'damaged')
+  await keep('restore', 'foo', '--verbose')
+  await keep('prune', '--verbose')
   argv.stop()
+  const [identity = ''] =
+    readFileSync(operator.env.LUNARFRONT_AGE_IDENTITY ?? '', 'utf8').match(/^AGE-SECRET.*$/m) ?? []
+  assert.match(identity, /^AGE-SECRET-KEY-1/)
 
-  const secrets = await secretsOf(operator)
+  const secrets = { ...(await secretsOf(operator)), 'private key of the backups': identity }
   assert.ok(Object.keys(secrets).length >= 12, Object.keys(secrets).join())
   assertNowhere(secrets, outputs.join('\n'), 'an output')
-  const ours = [...argv.seen].filter((line) => /terraform|git|runbooks|ssh|launch/.test(line))
-  assert.ok(ours.some((line) => line.includes('terraform')) && ours.length > 10, 'no argument was seen')
+  const ours = [...argv.seen].filter((line) =>
+    /terraform|git|runbooks|ssh|launch|pg_dump|pg_restore|zstd|age /.test(line),
+  )
+  for (const program of ['terraform', 'pg_dump', 'pg_restore', 'age --encrypt', 'age --decrypt'])
+    assert.ok(
+      ours.some((line) => line.includes(program)),
+      `no argument of ${program} was seen`,
+    )
+  assert.ok(ours.length > 10)
   assertNowhere(secrets, [...argv.seen].join('\n'), 'an argument')
   const runs = join(operator.kept, 'runs')
   assert.ok(readdirSync(runs).length >= 6)
@@ -87,6 +116,7 @@ test('none is in an argument, an output, a log, the journal, or Git', async ({ o
     assert.is(statSync(join(runs, file)).mode & 0o777, 0o600)
   }
   assertNowhere(secrets, git(operator, 'log', '-p', '--all'), 'Git')
+  for (const key of await keys(operator)) assertNowhere(secrets, (await content(operator, key)).toString('latin1'), key)
   assert.equal(
     readdirSync(operator.kept).filter((name) => name.startsWith('scratch-')),
     [],

@@ -1,0 +1,34 @@
+// What the kill loops share: a run that is killed at an event of its own, and what the next ones then have to say.
+import { readdirSync } from 'node:fs'
+import * as assert from 'uvu/assert'
+import { must, type Operator, plant, start, type TimedEvent, watch } from './operator.ts'
+
+/**
+ * From now on a run takes a second to give its lock back, so that one which has just finished can still be killed.
+ *
+ * @param lock where its lock lies
+ */
+export const lingers = (operator: Operator, lock = 'lock') =>
+  plant(operator, { api: 'spaces', method: 'PUT', path: `/${lock}/` }, { delay_ms: 1000 })
+
+/** Starts the runbook and kills it, children excepted, at the first event that fits. @returns whether it came to that */
+export async function killAt(
+  operator: Operator,
+  fits: (event: TimedEvent) => boolean,
+  runbook: string,
+  ...args: string[]
+): Promise<boolean> {
+  const started = start(operator, runbook, ...args, '--json')
+  watch(started, (event) => {
+    if (fits(event)) started.child.kill('SIGKILL')
+  })
+  return (await started.ended).signal === 'SIGKILL'
+}
+
+/** The next run has to succeed, the one after that to find nothing to do, and neither to leave anything behind. */
+export async function convergedAfter(operator: Operator, runbook: string, ...args: string[]): Promise<void> {
+  await must(operator, runbook, ...args)
+  assert.match(await must(operator, runbook, ...args), / ok, 0 changed/, 'the run after that still changed something')
+  const left = readdirSync(operator.kept).filter((name) => name.startsWith('scratch-'))
+  assert.equal(left, [], 'a scratch folder was left')
+}
