@@ -49,7 +49,7 @@ export function backupSteps(
   return sources.map((source) => {
     let made = false
     return step<Drift>({
-      title: `${source.title} is backed up`,
+      title: source.title,
       needs: [],
       check: async () => {
         const newest = newestOf(made ? await listBackups(run, source.name) : await catalogue(), source.name)

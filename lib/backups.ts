@@ -147,7 +147,7 @@ const LONGEST = 12 * 3600
 export type Source = {
   /** kind and name, where its backups lie: 'database/acme' */
   name: string
-  /** 'database customer_acme' */
+  /** what is true once it is: 'database customer_acme is backed up' */
   title: string
   /** name of the encrypted object, which tells what is in it: 'dump.zst.age' */
   file: string

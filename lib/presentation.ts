@@ -25,6 +25,7 @@ const COUNTED: [Status, string][] = [
   ['not run', 'not run'],
 ]
 
+const counted = (count: number, what: string) => `${count} ${what}${count === 1 ? '' : 's'}`
 const row = (word: string, text: string) => `${word.padEnd(7)}  ${text}`
 const below = (text: string) => `         ${text.replaceAll('\n', '\n         ')}`
 const time = (seconds: number) =>
@@ -43,7 +44,7 @@ export function linesOf(event: RunEvent, verbose: boolean): string[] {
     case 'preflight finished':
       return [
         ...(verbose ? event.passed.map((title) => row('ok', `preflight: ${title}`)) : []),
-        ...(event.failed.length === 0 ? [row('ok', `preflight: ${event.passed.length} checks`)] : []),
+        ...(event.failed.length === 0 ? [row('ok', `preflight: ${counted(event.passed.length, 'check')}`)] : []),
         ...event.failed.flatMap((failed) => [
           row('failed', `preflight: ${failed.title}`),
           ...toldLines(failed, verbose),
@@ -75,7 +76,9 @@ export function linesOf(event: RunEvent, verbose: boolean): string[] {
           ? [`${counts[status] ?? 0} ${words}`]
           : [],
       )
-      return all > 0 ? [`${all} steps: ${parts.join(', ')}; ${time(seconds)}.${log ? ` Log: ${log}` : ''}`] : []
+      return all > 0
+        ? [`${counted(all, 'step')}: ${parts.join(', ')}; ${time(seconds)}.${log ? ` Log: ${log}` : ''}`]
+        : []
     }
     default:
       return []

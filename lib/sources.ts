@@ -72,7 +72,7 @@ function databaseSource(run: Run, server: () => Promise<Server>, name: string, d
   const dumpVersion = once(() => postgresProgramVersion(run, 'pg_dump'))
   return {
     name: `database/${name}`,
-    title: `database ${database}`,
+    title: `database ${database} is backed up`,
     file: 'dump.zst.age',
     read: async (store) => {
       const there = { ...(await server()), database }
@@ -107,7 +107,7 @@ function missingSource(customer: string): Source {
   const { database } = namesOf(customer)
   return {
     name: `database/${customer}`,
-    title: `database ${database}`,
+    title: `database ${database} is backed up`,
     file: 'dump.zst.age',
     read: async () => {
       throw new Failure({
@@ -123,7 +123,7 @@ function secretsSource(run: Run, customer: string): Source {
   const file = secretsFile(run.site.directory, customer)
   return {
     name: `secrets/${customer}`,
-    title: `secrets of ${customer}`,
+    title: `secrets of ${customer} are backed up`,
     file: 'secrets.json.zst.age',
     read: async (store) => {
       if (!existsSync(file))
@@ -142,7 +142,7 @@ function secretsSource(run: Run, customer: string): Source {
 function stateSource(run: Run): Source {
   return {
     name: 'terraform/state',
-    title: 'Terraform’s state',
+    title: 'Terraform’s state is backed up',
     file: 'terraform.tfstate.zst.age',
     read: async (store) => {
       const text = await readObject(await run.spaces(), run.site.buckets.state, STATE_KEY)
