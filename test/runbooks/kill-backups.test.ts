@@ -77,6 +77,7 @@ const LOOPS: Loop[] = [
     runbook: 'drill',
     args: [],
     lock: 'lock-drill',
+    settled: /^gitops\/apps and the server agree/,
     due: backUpAnew,
     proven: async (operator, when) => {
       assert.is((await keys(operator, 'drills/')).length, 2, when)

@@ -120,14 +120,14 @@ const flipped = (where: (length: number) => number) => (body: Buffer) => {
 
 test('a database with everything in it comes back equal, and a second run changes nothing', async ({ operator }) => {
   const first = await must(operator, 'restore', 'acme')
-  assert.match(first, '3 steps: 2 ok, 1 changed')
+  assert.match(first, '2 steps: 1 ok, 1 changed')
   const scratch = await scratchOf(operator, 'acme')
   assert.match(first, `next: look at ${scratch}`)
   assert.equal(await others(operator), [scratch])
   const [before, after] = [await dumpOf(operator, 'customer_acme'), await dumpOf(operator, scratch)]
   assert.ok(before.length > 2 ** 20 && before.includes('a large one') && before.includes("'Other Words'") === false)
   assert.ok(before === after, firstDifference(before, after))
-  assert.match(await must(operator, 'restore', 'acme'), '3 steps: 3 ok, 0 changed')
+  assert.match(await must(operator, 'restore', 'acme'), '2 steps: 2 ok, 0 changed')
   assert.equal(await others(operator), [scratch])
 })
 
