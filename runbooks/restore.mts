@@ -21,11 +21,7 @@ export const restore = runbook({
   summary: 'Restores a customer’s database from a backup into one of its own, and compares it.',
   positionals: { customer: { summary: 'its name', parse: customerName } },
   options: {
-    at: {
-      summary: 'the newest backup of this day or time or before; otherwise the newest',
-      value: 'TIME',
-      parse: parseTime,
-    },
+    at: { summary: 'the newest backup of this day or time, or before', value: 'TIME', parse: parseTime },
     into: { summary: 'name of the new database; otherwise restored_NAME_TIME', value: 'DATABASE', parse: databaseName },
     swap: { summary: 'then put it in the customer’s place; the customer’s is kept under another name' },
     again: { summary: 'with --swap: also where that was done before; what was written since is kept' },
