@@ -8,7 +8,7 @@ import { decryptArgv, encryptArgv } from './age.ts'
 import { Failure } from './failure.ts'
 import type { Piped } from './pipe.ts'
 import { once, type Run } from './run.ts'
-import { listObjects, readObject, readStream, removeObject, writeObject, writeStream } from './spaces.ts'
+import { listObjects, readObject, readPatiently, readStream, removeObject, writeObject, writeStream } from './spaces.ts'
 
 /** What a database's backup says about its content, read in the dump's own snapshot. */
 export const databaseFactsSchema = z.object({
@@ -237,7 +237,7 @@ export async function readBackup(
   commands: readonly (readonly string[])[],
   env: Record<string, string> = {},
 ): Promise<string> {
-  const content = await readStream(await run.spaces(), run.site.buckets.backups, key)
+  const content = await readPatiently(await run.spaces(), run.site.buckets.backups, key)
   const { stream, digest } = digested(content, async () => {
     const found = digest()
     if (found.bytes !== bytes || found.sha256 !== sha256)

@@ -1,11 +1,17 @@
 // Spaces, through the AWS SDK: buckets, and objects whole, as streams and as lists.
+import type { IncomingMessage } from 'node:http'
 import type { Readable } from 'node:stream'
 import type { S3Client } from '@aws-sdk/client-s3'
 import { type Drift, type Step, step } from './converge.ts'
 import type { Credentials } from './credentials.ts'
 import { Failure } from './failure.ts'
 
-export type Spaces = { client: S3Client; endpoint: string }
+export type Spaces = {
+  client: S3Client
+  /** for what is read as slowly as somebody else takes it: a connection may be silent for as long as that wants */
+  patient: S3Client
+  endpoint: string
+}
 
 /** The SDK takes a while to load, so only what needs Spaces loads it. */
 const sdk = () => {
@@ -17,7 +23,7 @@ const sdk = () => {
 /** @returns a client for the site's Spaces, path style */
 export async function openSpaces({ accessKeyId, secretAccessKey, endpoint }: Credentials['spaces']): Promise<Spaces> {
   const { S3Client } = await sdk()
-  const client = new S3Client({
+  const settings = {
     endpoint,
     region: 'us-east-1', // Spaces wants this in the signature, wherever the bucket is
     forcePathStyle: true,
@@ -26,27 +32,31 @@ export async function openSpaces({ accessKeyId, secretAccessKey, endpoint }: Cre
     requestChecksumCalculation: 'WHEN_REQUIRED',
     responseChecksumValidation: 'WHEN_REQUIRED',
     maxAttempts: 4,
-    // Milliseconds. Without them a connection that has died without a word is waited for without end.
-    requestHandler: { connectionTimeout: 10_000, socketTimeout: 30_000 },
-  })
-  client.middlewareStack.add(
-    (next) => (args) =>
-      next(args).catch((error: unknown) => {
-        throw unreachable(error, endpoint) ?? error
-      }),
-    { step: 'initialize', name: 'unreachable' }, // around the SDK's own attempts
-  )
-  // What is sent in parts is read again and compared as a whole, so the signature need not hold a hash of each part.
-  client.middlewareStack.add(
-    (next, { commandName }) =>
-      (args) => {
-        const { headers } = args.request as { headers: Record<string, string> }
-        if (commandName === 'UploadPartCommand') headers['x-amz-content-sha256'] = 'UNSIGNED-PAYLOAD'
-        return next(args)
-      },
-    { step: 'build', name: 'unsignedParts' },
-  )
-  return { client, endpoint }
+  } as const
+  const open = (socketTimeout?: number) => {
+    const timeouts = { connectionTimeout: 10_000, ...(socketTimeout ? { socketTimeout } : {}) }
+    const client = new S3Client({ ...settings, requestHandler: timeouts })
+    client.middlewareStack.add(
+      (next) => (args) =>
+        next(args).catch((error: unknown) => {
+          throw unreachable(error, endpoint) ?? error
+        }),
+      { step: 'initialize', name: 'unreachable' }, // around the SDK's own attempts
+    )
+    // What is sent in parts is read again and compared as a whole, so the signature need not hold a hash of each part.
+    client.middlewareStack.add(
+      (next, { commandName }) =>
+        (args) => {
+          const { headers } = args.request as { headers: Record<string, string> }
+          if (commandName === 'UploadPartCommand') headers['x-amz-content-sha256'] = 'UNSIGNED-PAYLOAD'
+          return next(args)
+        },
+      { step: 'build', name: 'unsignedParts' },
+    )
+    return client
+  }
+  // Milliseconds. Without them a connection that has died without a word is waited for without end.
+  return { client: open(30_000), patient: open(), endpoint }
 }
 
 /** @returns a Failure for an error of the network; undefined for an answer, whatever it says */
@@ -174,6 +184,13 @@ export async function readStream({ client }: Spaces, bucket: string, key: string
   const { GetObjectCommand } = await sdk()
   const { Body } = await client.send(new GetObjectCommand({ Bucket: bucket, Key: key }))
   return Body as Readable
+}
+
+/** The same for whoever may not read on for minutes, as pg_restore while it makes tables: only a peer that is gone is given up. */
+export async function readPatiently({ patient, ...rest }: Spaces, bucket: string, key: string): Promise<Readable> {
+  const content = await readStream({ ...rest, patient, client: patient }, bucket, key)
+  ;(content as IncomingMessage).socket?.setKeepAlive(true, 30_000)
+  return content
 }
 
 /** Bytes of a part: with the 10,000 parts that S3 allows, enough for 80 GB; a few of them are in memory at a time. */

@@ -28,7 +28,7 @@ export async function content(operator: Operator, key: string): Promise<Buffer> 
 /** Puts an object, whatever was there. */
 export async function put(operator: Operator, key: string, body: Buffer | string): Promise<void> {
   const { client } = await spacesOf(operator)
-  await client.send(new PutObjectCommand({ Bucket: BUCKET, Key: key, Body: body }))
+  await client.send(new PutObjectCommand({ Bucket: BUCKET, Key: key, Body: Buffer.from(body) }))
 }
 
 /** Removes all objects whose key begins so. */
@@ -123,20 +123,30 @@ export const listByHand = (operator: Operator, customer: string): (() => void) =
     writeFileSync(join(folder, 'values.yaml'), text.replaceAll(model.replace('customer-', ''), customer))
   })
 
-/** @returns programs of a backup or a restore of this rehearsal that run, or wait to be looked at */
-export function programsOf({ directory }: Operator): string[] {
+/** @returns processes of this rehearsal's runs, with their arguments, that are one of the programs */
+function processesOf({ directory }: Operator, programs: RegExp): { pid: number; argv: string }[] {
   return readdirSync('/proc')
     .filter((name) => /^\d+$/.test(name))
     .flatMap((pid) => {
       try {
         if (!readFileSync(`/proc/${pid}/environ`, 'utf8').includes(directory)) return []
         const argv = readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0')
-        return /^(pg_dump|pg_restore|zstd|age)$|\/pg_(dump|restore)$/.test(argv[0] ?? '') ? [argv.join(' ').trim()] : []
+        return programs.test(argv[0] ?? '') ? [{ pid: Number(pid), argv: argv.join(' ').trim() }] : []
       } catch {
         return [] // it has ended
       }
     })
 }
+
+/** @returns programs of a backup or a restore of this rehearsal that run */
+export const programsOf = (operator: Operator): string[] =>
+  processesOf(operator, /^(.*\/)?(pg_dump|pg_restore|zstd|age)$/).map(({ argv }) => argv)
+
+/** @returns the processes of this rehearsal's runs that are that program, but to tell its version */
+export const pidsOf = (operator: Operator, program: string): number[] =>
+  processesOf(operator, new RegExp(`^(.*/)?${program}$`))
+    .filter(({ argv }) => !argv.endsWith('--version'))
+    .map(({ pid }) => pid)
 
 /** Tables as an application has them. @param megabytes of random content, which nothing compresses */
 export const tablesOf = (megabytes: number): string[] => [

@@ -3,6 +3,7 @@
 import { execFileSync } from 'node:child_process'
 import { existsSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import pg from 'pg'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
@@ -19,10 +20,12 @@ import {
   keys,
   listByHand,
   manifest,
+  pidsOf,
   programsOf,
   put,
   remove,
   siteWith,
+  tablesOf,
 } from './bucket.ts'
 import {
   administrator,
@@ -366,7 +369,32 @@ for (const [name, consequence] of Object.entries({
     await must(operator, 'restore', 'acme')
   })
 
-// --- in the customer's place -----------------------------------------------------------
+/** Waits until pg_restore is at work. */
+const restoring = (operator: Operator) =>
+  eventually('pg_restore is at work', async () => {
+    const rows = await sql(operator, 'defaultdb', "SELECT FROM pg_stat_activity WHERE application_name = 'pg_restore'")
+    return rows.length > 0
+  })
+
+test('pg_restore that reads nothing for longer than a connection may be silent: the restore ends well', async ({
+  operator,
+}) => {
+  // More than lies in pipes and sockets between the two.
+  await sql(operator, 'customer_zenith', 'SET ROLE customer_zenith', ...tablesOf(80))
+  await must(operator, 'backup', '--customer', 'zenith', '--again')
+  await sql(operator, 'customer_zenith', 'DROP TABLE files, notes', 'DROP EXTENSION pgcrypto')
+  const started = start(operator, 'restore', 'zenith')
+  await restoring(operator) // it is connected, which has a limit of its own
+  const pids = pidsOf(operator, 'pg_restore')
+  for (const pid of pids) process.kill(pid, 'SIGSTOP')
+  assert.ok(pids.length > 0)
+  await sleep(40_000) // the very time that it is about
+  for (const pid of pids) process.kill(pid, 'SIGCONT')
+  const { code, stdout } = await started.ended
+  assert.is(code, 0, stdout)
+})
+
+// --- in the customer’s place -----------------------------------------------------------
 
 /** @returns what zenith's application reads, with its own role and password */
 async function asZenith(operator: Operator): Promise<string[]> {
@@ -473,13 +501,6 @@ test('somebody who looks at the restored one does not keep the customer’s shut
 })
 
 // --- ended in the middle ---------------------------------------------------------------
-
-/** Waits until pg_restore is at work. */
-const restoring = (operator: Operator) =>
-  eventually('pg_restore is at work', async () => {
-    const rows = await sql(operator, 'defaultdb', "SELECT FROM pg_stat_activity WHERE application_name = 'pg_restore'")
-    return rows.length > 0
-  })
 
 test('kill -9 while it restores: the next run begins anew, and ends equal', async ({ operator }) => {
   const started = start(operator, 'restore', 'acme')
