@@ -5,7 +5,7 @@ import * as z from 'zod'
 import { type Backup, newestOf } from './backups.ts'
 import { type Drift, type Step, step } from './converge.ts'
 import { type Server, withPostgres } from './postgres.ts'
-import { backupOf, restoreInto, scratchName } from './restore.ts'
+import { backupOf, dropDatabase, restoreInto, scratchName } from './restore.ts'
 import type { Run } from './run.ts'
 import { ITS_TURN } from './slots.ts'
 import { readObject, writeObject } from './spaces.ts'
@@ -40,8 +40,7 @@ async function dropLeft(server: Server, customer: string): Promise<void> {
   const left = new RegExp(`^drill_${customer.replaceAll('-', '_')}_\\d{8}t\\d{6}z$`)
   await withPostgres(server, async (client) => {
     const { rows } = await client.query<{ datname: string }>('SELECT datname FROM pg_database')
-    for (const { datname } of rows)
-      if (left.test(datname)) await client.query(`DROP DATABASE "${datname}" WITH (FORCE)`)
+    for (const { datname } of rows) if (left.test(datname)) await dropDatabase(client, datname)
   })
 }
 
@@ -86,7 +85,7 @@ export function drilledStep(
           identity: options.identity,
         })
         const { rows } = await withPostgres(server, async (client) => {
-          await client.query(`DROP DATABASE "${scratch}" WITH (FORCE)`)
+          await dropDatabase(client, scratch)
           return client.query<{ version: string }>(`SELECT current_setting('server_version') AS version`)
         })
         const evidence: Evidence = {

@@ -91,6 +91,20 @@ async function find(client: pg.Client, database: string): Promise<Found | undefi
   return rows[0]
 }
 
+/** Autovacuum has no user: only the server may end it, and does so when its database is dropped or renamed. */
+const endConnections = (client: pg.Client, database: string) =>
+  client.query('SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1 AND usesysid IS NOT NULL', [
+    database,
+  ])
+
+/** Drops a database, where it is there, with whoever is connected. WITH (FORCE) is refused while autovacuum is at work. */
+export async function dropDatabase(client: pg.Client, database: string): Promise<void> {
+  if (!(await find(client, database))) return
+  await client.query(`ALTER DATABASE ${quoteName(database)} ALLOW_CONNECTIONS false`)
+  await endConnections(client, database)
+  await client.query(`DROP DATABASE ${quoteName(database)}`)
+}
+
 /**
  * Fills a new database from a backup and compares it. A database that an interrupted run has left half filled is made
  * anew.
@@ -108,10 +122,7 @@ export async function restoreInto(
   const manifest = await readManifest(run, backup)
   const server = await administrator()
   const role = namesOf(options.customer).database
-  const drop = () =>
-    withPostgres(server, async (client) => {
-      await client.query(`DROP DATABASE IF EXISTS ${quoteName(database)} WITH (FORCE)`)
-    })
+  const drop = () => withPostgres(server, (client) => dropDatabase(client, database))
   await drop()
   const owned = await withPostgres(server, async (client) => {
     const hasRole = (await roleFacts(client, role)) !== undefined
@@ -271,12 +282,11 @@ export function swappedStep(
       const server = await administrator()
       await withPostgres(server, async (client) => {
         const there = (await find(client, database)) !== undefined
-        const closed = async (name: string) => {
-          await client.query(`ALTER DATABASE ${quoteName(name)} ALLOW_CONNECTIONS false`)
-          await client.query('SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1', [name])
-        }
-        if (there) await closed(database)
         try {
+          if (there) {
+            await client.query(`ALTER DATABASE ${quoteName(database)} ALLOW_CONNECTIONS false`)
+            await endConnections(client, database)
+          }
           await client.query('BEGIN')
           if (there) {
             await client.query(`ALTER DATABASE ${quoteName(database)} RENAME TO ${quoteName(kept)}`)

@@ -179,7 +179,7 @@ test('a database that is renamed during the dump', async ({ operator }) => {
     operator,
     'defaultdb',
     'ALTER DATABASE customer_acme ALLOW_CONNECTIONS false',
-    `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'customer_acme'`,
+    `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'customer_acme' AND usesysid IS NOT NULL`,
     'ALTER DATABASE customer_acme RENAME TO renamed',
   )
   try {

@@ -1,13 +1,14 @@
 // restore and drill against a rehearsed cloud: what was backed up comes back equal, and whatever is damaged, missing or
 // encrypted for somebody else is refused, leaving neither a database nor a word that it went well.
-import { execFileSync } from 'node:child_process'
-import { existsSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
-import { join } from 'node:path'
+import { execFileSync, spawn } from 'node:child_process'
+import { existsSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { dirname, join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import pg from 'pg'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { withPostgres } from '../../lib/postgres.ts'
+import { dropDatabase } from '../../lib/restore.ts'
 import { Secret } from '../../lib/secret.ts'
 import {
   content,
@@ -71,7 +72,8 @@ test.before.each(async ({ operator, backups }) => {
   for (const key of there) if (!backups.has(key)) await remove(operator, key)
   for (const [key, body] of backups)
     if (!there.includes(key) || !(await content(operator, key)).equals(body)) await put(operator, key, body)
-  for (const name of await others(operator)) await sql(operator, 'defaultdb', `DROP DATABASE "${name}" WITH (FORCE)`)
+  const server = await administrator(operator)
+  for (const name of await others(operator)) await withPostgres(server, (client) => dropDatabase(client, name))
 })
 test.after.each(({ operator }) => clearFaults(operator))
 test.after(({ operator }) => operator.down())
@@ -500,6 +502,72 @@ test('somebody who looks at the restored one does not keep the customer’s shut
   assert.equal(await asZenith(operator), ['one', 'three', 'two'])
 })
 
+/** psql as the provider, who alone is a superuser: through the server's own socket. */
+function psqlOf(operator: Operator, port: number, database: string): string[] {
+  const runtime = readFileSync(join(operator.directory, 'cloud', 'runtime'), 'utf8')
+  const files = readdirSync(runtime, { recursive: true, encoding: 'utf8' })
+  const socket = files.find((name) => name.endsWith(`.s.PGSQL.${port}`)) ?? ''
+  return ['psql', '-XAtq', '-h', join(runtime, dirname(socket)), '-p', String(port), '-U', 'postgres', '-d', database]
+}
+
+test('autovacuum at work hinders neither a swap, nor that a half-filled one is made anew, nor a drill', async ({
+  operator,
+}) => {
+  const { port } = await administrator(operator)
+  const [program = '', ...args] = psqlOf(operator, port, 'postgres')
+  const superuser = (...statements: string[]) => {
+    for (const statement of statements) execFileSync(program, [...args, '-c', statement], { stdio: 'pipe' })
+  }
+  const busy = (database: string) =>
+    eventually(`autovacuum is at work in ${database}`, async () => {
+      const worker = `SELECT FROM pg_stat_activity WHERE datname = '${database}' AND usesysid IS NULL`
+      return (await sql(operator, 'defaultdb', worker)).length > 0
+    })
+  // It comes every second, and takes its time.
+  superuser(
+    "ALTER SYSTEM SET autovacuum_naptime = '1s'",
+    "ALTER SYSTEM SET autovacuum_vacuum_cost_delay = '100ms'",
+    'ALTER SYSTEM SET autovacuum_vacuum_cost_limit = 1000',
+    'SELECT pg_reload_conf()',
+  )
+  try {
+    await must(operator, 'restore', 'acme')
+    const scratch = await scratchOf(operator, 'acme')
+    await busy(scratch)
+    const folder = await newest(operator, 'database/acme')
+    await sql(operator, 'defaultdb', `COMMENT ON DATABASE ${scratch} IS 'being restored from ${folder}'`)
+    assert.match(await must(operator, 'restore', 'acme'), '1 changed')
+    await busy(scratch)
+    await must(operator, 'restore', 'acme', '--swap', '--yes')
+    await busy('customer_acme')
+    await sql(operator, 'customer_acme', "INSERT INTO people (email, name) VALUES ('since', 'since')")
+    await must(operator, 'restore', 'acme', '--swap', '--yes')
+    await must(operator, 'drill')
+  } finally {
+    for (const setting of ['naptime', 'vacuum_cost_delay', 'vacuum_cost_limit'])
+      superuser(`ALTER SYSTEM RESET autovacuum_${setting}`)
+    superuser('SELECT pg_reload_conf()')
+  }
+})
+
+test('a swap that may not end a connection leaves the customer’s database open', async ({ operator }) => {
+  const { port } = await administrator(operator)
+  const [program = '', ...args] = psqlOf(operator, port, 'customer_zenith')
+  const provider = spawn(program, [...args, '-c', 'SELECT pg_sleep(600)'], { stdio: 'ignore' })
+  const ended = new Promise((resolve) => provider.once('exit', resolve))
+  try {
+    await eventually('the provider looks at it', async () => {
+      const seen = "SELECT FROM pg_stat_activity WHERE datname = 'customer_zenith' AND usename = 'postgres'"
+      return (await sql(operator, 'defaultdb', seen)).length > 0
+    })
+    assert.is((await run(operator, 'restore', 'zenith', '--swap', '--yes')).code, 1)
+    assert.equal(await asZenith(operator), ['one', 'three', 'two'])
+  } finally {
+    provider.kill('SIGINT') // on which psql ends its statement too
+    await ended
+  }
+})
+
 // --- ended in the middle ---------------------------------------------------------------
 
 test('kill -9 while it restores: the next run begins anew, and ends equal', async ({ operator }) => {
@@ -546,7 +614,7 @@ test('kill -9 within the swap, the customer’s database closed: the next run fi
       operator,
       'defaultdb',
       'ALTER DATABASE customer_zenith ALLOW_CONNECTIONS false',
-      "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'customer_zenith'",
+      "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'customer_zenith' AND usesysid IS NOT NULL",
     )
     await must(operator, 'restore', 'zenith', '--swap', '--yes')
     assert.equal(await asZenith(operator), ['one', 'three', 'two'])
