@@ -541,7 +541,7 @@ test('autovacuum at work hinders neither a swap, nor that a half-filled one is m
     await must(operator, 'restore', 'acme', '--swap', '--yes')
     await busy('customer_acme')
     await sql(operator, 'customer_acme', "INSERT INTO people (email, name) VALUES ('since', 'since')")
-    await must(operator, 'restore', 'acme', '--swap', '--yes')
+    await must(operator, 'restore', 'acme', '--swap', '--again', '--yes')
     await must(operator, 'drill')
   } finally {
     for (const setting of ['naptime', 'vacuum_cost_delay', 'vacuum_cost_limit'])
@@ -560,7 +560,7 @@ test('a swap that may not end a connection leaves the customer’s database open
       const seen = "SELECT FROM pg_stat_activity WHERE datname = 'customer_zenith' AND usename = 'postgres'"
       return (await sql(operator, 'defaultdb', seen)).length > 0
     })
-    assert.is((await run(operator, 'restore', 'zenith', '--swap', '--yes')).code, 1)
+    assert.is((await run(operator, 'restore', 'zenith', '--swap', '--again', '--yes')).code, 1)
     assert.equal(await asZenith(operator), ['one', 'three', 'two'])
   } finally {
     provider.kill('SIGINT') // on which psql ends its statement too
