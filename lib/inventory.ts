@@ -4,23 +4,24 @@ import { join } from 'node:path'
 import { type Drift, type Step, step } from './converge.ts'
 import { writeWhole } from './files.ts'
 import { giteaDroplet, type Site } from './site.ts'
-import { renderTemplate } from './templates.ts'
 import type { Outputs } from './terraform.ts'
 
 /** In the site's folder and not in ansible/: two sites of one checkout have two droplets. */
 export const inventoryFile = (site: Site) => join(site.directory, 'inventory.ini')
 
-export const renderInventory = (site: Site, { gitea }: Pick<Outputs, 'gitea'>) =>
-  renderTemplate('inventory.ini', { name: giteaDroplet(site), domain: site.domain, gitea })
+async function renderInventory(site: Site, { gitea }: Pick<Outputs, 'gitea'>): Promise<string> {
+  const { renderTemplate } = await import('./templates.ts') // takes a while to load, and Terraform is at work meanwhile
+  return renderTemplate('inventory.ini', { name: giteaDroplet(site), domain: site.domain, gitea })
+}
 
 export function inventoryStep(site: Site, outputs: () => Promise<Outputs>): Step {
   const file = inventoryFile(site)
   return step<Drift>({
     title: 'Ansible’s inventory names the droplet',
     check: async () => {
-      const wanted = renderInventory(site, await outputs())
+      const wanted = await renderInventory(site, await outputs())
       return existsSync(file) && readFileSync(file, 'utf8') === wanted ? undefined : { lines: [`write ${file}`] }
     },
-    apply: async () => writeWhole(file, renderInventory(site, await outputs())),
+    apply: async () => writeWhole(file, await renderInventory(site, await outputs())),
   })
 }

@@ -1,14 +1,10 @@
-// What has to be so before a run may start: tools, credentials (each tried with a harmless call), limits, the checkout.
-import { existsSync } from 'node:fs'
-import { namesOf } from './customers.ts'
+// What has to be so before a run may start: credentials (each tried with a harmless call), limits, the checkout.
 import { Failure } from './failure.ts'
 import type { Platform } from './platform.ts'
-import { connectionFacts, serverVersion, withPostgres } from './postgres.ts'
 import { ApiError, account, dropletCount, monthToDateUsage, zone } from './provider-api.ts'
 import { requireCleanCheckout, requireUpToDate } from './repository.ts'
 import type { Run } from './run.ts'
 import type { Precondition } from './runbook.ts'
-import { postgresProgramVersion } from './sources.ts'
 import { isStatus, listBuckets } from './spaces.ts'
 import { requireSupported } from './terraform.ts'
 
@@ -158,23 +154,6 @@ function quietly(error: unknown): never {
   throw error
 }
 
-/** Bootstrap has been here, and the database has connections left for one more customer. */
-export const infrastructurePrecondition = (run: Run, platform: Platform, customer: string): Precondition => ({
-  title: 'the infrastructure is there',
-  check: async () => {
-    const { database } = namesOf(customer)
-    const { limit, promised } = await withPostgres(await platform.postgres(), (client) =>
-      connectionFacts(client, database),
-    )
-    const after = promised + run.site.connections_per_customer
-    if (after > 0.8 * limit)
-      run.emit({
-        event: 'warning',
-        text: `with ${customer} all customers together may hold ${after} connections, and Postgres has ${limit}: a bigger postgres_size is due`,
-      })
-  },
-})
-
 /** What is in gitops/apps can be trusted, and no other customer has this one's address. */
 export const customersPrecondition = (platform: Platform, customer: string): Precondition => ({
   title: 'the customers’ files are valid',
@@ -186,42 +165,5 @@ export const customersPrecondition = (platform: Platform, customer: string): Pre
         expected: 'one that nobody has',
         next: 'choose another name, or another subdomain for that customer',
       })
-  },
-})
-
-/** What writes a backup is there, and pg_dump is new enough for the server: an older one refuses it. */
-export const dumpPrecondition = (run: Run, platform: Platform): Precondition => ({
-  title: 'pg_dump, zstd and age are there',
-  check: async () => {
-    const [dump, server] = await Promise.all([
-      postgresProgramVersion(run, 'pg_dump'),
-      withPostgres(await platform.postgres(), serverVersion),
-      run.exec({ argv: ['zstd', '--version'], next: 'install zstd' }),
-      run.exec({ argv: ['age', '--version'], next: 'install age' }),
-    ])
-    if (Number.parseInt(dump, 10) < Number.parseInt(server, 10))
-      throw new Failure({
-        found: `pg_dump is ${dump}, and the server ${server}`,
-        expected: 'client programs that are not older than the server',
-        next: `install PostgreSQL’s client programs ${Number.parseInt(server, 10)}`,
-      })
-  },
-})
-
-/** What reads a backup is there, the private key among it. */
-export const restorePrecondition = (run: Run, identity: string): Precondition => ({
-  title: 'pg_restore, zstd, age and the private key are there',
-  check: async () => {
-    if (!existsSync(identity))
-      throw new Failure({
-        found: `there is no ${identity}`,
-        expected: 'the file of a private key that backups are encrypted for',
-        next: 'check the path after --identity',
-      })
-    await Promise.all([
-      postgresProgramVersion(run, 'pg_restore'),
-      run.exec({ argv: ['zstd', '--version'], next: 'install zstd' }),
-      run.exec({ argv: ['age', '--version'], next: 'install age' }),
-    ])
   },
 })

@@ -59,7 +59,7 @@ export const report = (declared: Report): Report => ({ ...declared, options: { .
  *
  * @param url import.meta.url of the runbook's file
  */
-export async function startedAs(url: string, it: Runbook | Report): Promise<void> {
+export function startedAs(url: string, it: Runbook | Report): void {
   const started = process.argv[1]
   if (!started || realpathSync(started) !== realpathSync(fileURLToPath(url))) return
   // Whoever reads our output may stop reading; the run goes on. That it could not be written is a failure.
@@ -68,7 +68,9 @@ export async function startedAs(url: string, it: Runbook | Report): Promise<void
     stream.on('error', ({ code }: NodeJS.ErrnoException) => {
       if (code !== 'EPIPE') process.exitCode = unwritten = EXIT.failed
     })
-  process.exitCode = (await main(it, process.argv.slice(2), process.env)) || unwritten
+  void main(it, process.argv.slice(2), process.env).then((code) => {
+    process.exitCode = code || unwritten
+  })
 }
 
 async function main(it: Runbook | Report, words: string[], environment: NodeJS.ProcessEnv): Promise<number> {

@@ -5,6 +5,7 @@ import { customerName, namesOf } from '../lib/customers.ts'
 import { onlyMakesRecords, terraformStep } from '../lib/infrastructure.ts'
 import { openPlatform } from '../lib/platform.ts'
 import { closedStep, databaseStep, passwordStep, roleExists, roleStep } from '../lib/postgres.ts'
+import { infrastructurePrecondition } from '../lib/postgres-preflight.ts'
 import * as preflight from '../lib/preflight.ts'
 import { runbook, startedAs } from '../lib/runbook.ts'
 import { imageTag, valuesStep } from '../lib/values.ts'
@@ -48,7 +49,7 @@ export const addCustomer = runbook({
     return {
       preflight: [
         ...preflight.providerPreconditions(run),
-        preflight.infrastructurePrecondition(run, platform, customer),
+        infrastructurePrecondition(run, platform, customer),
         preflight.customersPrecondition(platform, customer),
       ],
       steps: [secrets, role, password, own, closed, values, record],
@@ -57,4 +58,4 @@ export const addCustomer = runbook({
   },
 })
 
-await startedAs(import.meta.url, addCustomer)
+startedAs(import.meta.url, addCustomer)

@@ -3,6 +3,7 @@
 import { backupSteps, discoveredStep, raiseAlarms } from '../lib/backup-steps.ts'
 import { customerName } from '../lib/customers.ts'
 import { openPlatform } from '../lib/platform.ts'
+import { dumpPrecondition } from '../lib/postgres-preflight.ts'
 import * as preflight from '../lib/preflight.ts'
 import { runbook, startedAs } from '../lib/runbook.ts'
 import { discover, isInShard, parseShard } from '../lib/sources.ts'
@@ -30,7 +31,7 @@ export const backup = runbook({
       preflight: [
         preflight.terraformPrecondition(run),
         preflight.spacesPrecondition(run),
-        preflight.dumpPrecondition(run, platform),
+        dumpPrecondition(run, platform),
       ],
       steps: [discoveredStep(problems), ...backupSteps(run, platform, ours, { again: again === 'true' })],
       ended: (exit) => raiseAlarms(run, ours, exit, customer === undefined && shard === undefined),
@@ -38,4 +39,4 @@ export const backup = runbook({
   },
 })
 
-await startedAs(import.meta.url, backup)
+startedAs(import.meta.url, backup)

@@ -20,4 +20,4 @@ export const backups = report({
   },
 })
 
-await startedAs(import.meta.url, backups)
+startedAs(import.meta.url, backups)

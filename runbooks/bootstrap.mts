@@ -45,4 +45,4 @@ export const bootstrap = runbook({
   },
 })
 
-await startedAs(import.meta.url, bootstrap)
+startedAs(import.meta.url, bootstrap)

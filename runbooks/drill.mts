@@ -5,6 +5,7 @@ import { discoveredStep } from '../lib/backup-steps.ts'
 import { listBackups } from '../lib/backups.ts'
 import { drilledStep } from '../lib/drill.ts'
 import { openPlatform } from '../lib/platform.ts'
+import { restorePrecondition } from '../lib/postgres-preflight.ts'
 import * as preflight from '../lib/preflight.ts'
 import { runbook, startedAs } from '../lib/runbook.ts'
 import { slots } from '../lib/slots.ts'
@@ -24,7 +25,7 @@ export const drill = runbook({
       preflight: [
         preflight.terraformPrecondition(run),
         preflight.spacesPrecondition(run),
-        preflight.restorePrecondition(run, identity),
+        restorePrecondition(run, identity),
       ],
       steps: [
         discoveredStep(problems),
@@ -35,4 +36,4 @@ export const drill = runbook({
   },
 })
 
-await startedAs(import.meta.url, drill)
+startedAs(import.meta.url, drill)

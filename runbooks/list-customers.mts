@@ -13,4 +13,4 @@ export const listCustomers = report({
   },
 })
 
-await startedAs(import.meta.url, listCustomers)
+startedAs(import.meta.url, listCustomers)

@@ -14,4 +14,4 @@ export const prune = runbook({
   }),
 })
 
-await startedAs(import.meta.url, prune)
+startedAs(import.meta.url, prune)

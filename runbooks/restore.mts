@@ -4,6 +4,7 @@ import { identityFile } from '../lib/age.ts'
 import { listBackups } from '../lib/backups.ts'
 import { customerName } from '../lib/customers.ts'
 import { openPlatform } from '../lib/platform.ts'
+import { restorePrecondition } from '../lib/postgres-preflight.ts'
 import * as preflight from '../lib/preflight.ts'
 import {
   backupOf,
@@ -41,7 +42,7 @@ export const restore = runbook({
       preflight: [
         preflight.terraformPrecondition(run),
         preflight.spacesPrecondition(run),
-        preflight.restorePrecondition(run, identity),
+        restorePrecondition(run, identity),
       ],
       steps: [
         secretsRestoredStep(run, backups, customer, { identity, ...(at ? { at } : {}) }),
@@ -57,4 +58,4 @@ export const restore = runbook({
   },
 })
 
-await startedAs(import.meta.url, restore)
+startedAs(import.meta.url, restore)
