@@ -29,9 +29,8 @@ export const addCustomer = runbook({
     const { database } = namesOf(customer)
     const platform = openPlatform(run)
     const { postgres } = platform
-    const renew = given['new-secrets'] === 'true'
     const isCustomer = () => roleExists(postgres, database)
-    const secrets = secretsStep(run.site.directory, customer, { isCustomer, renew })
+    const secrets = secretsStep(run.site.directory, customer, { isCustomer, renew: given['new-secrets'] === 'true' })
     // After the secrets, so that a role without them belongs to a customer that was added elsewhere.
     const role = roleStep(postgres, database, run.site.connections_per_customer, { needs: [secrets] })
     const secret = () => readSecrets(run.site.directory, customer).databasePassword

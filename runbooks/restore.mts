@@ -29,8 +29,7 @@ export const restore = runbook({
     identity: { summary: 'the private key’s file; otherwise LUNARFRONT_AGE_IDENTITY', value: 'FILE' },
   },
   procedure: async (run, given) => {
-    const customer = given.customer!
-    const { at } = given
+    const { customer = '', at } = given
     const identity = identityFile(given.identity, run.environment)
     const [swap, again] = [given.swap === 'true', given.again === 'true']
     const { postgres } = openPlatform(run)

@@ -159,14 +159,14 @@ test('without the lock it is looked at once; with it, anew each time', async (pl
   const run = runIn(place)
   const repository = openRepository({ ...run, locked: () => locked })
   assert.is(await repository.head(), place.head)
-  const file = join(await repository.clone(), 'theirs')
-  const first = pushed(place, 'theirs', 'x')
+  const file = join(await repository.clone(), 'gitops', 'theirs')
+  const first = pushed(place, 'gitops/theirs', 'x')
   assert.is(await repository.head(), place.head)
   assert.not.ok(existsSync(file))
   locked = true
   assert.is(await repository.head(), first)
   assert.ok(existsSync(file), 'the clone has not followed')
-  const second = pushed(place, 'theirs', 'y')
+  const second = pushed(place, 'gitops/theirs', 'y')
   assert.is(await repository.head(), second)
 })
 
