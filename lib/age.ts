@@ -1,6 +1,7 @@
 // Encryption by age (https://age-encryption.org): whoever writes a backup has the public keys only.
 import * as z from 'zod'
 import { misuse } from './failure.ts'
+import type { Run } from './run.ts'
 
 const LETTERS = 'qpzry9x8gf2tvdw0s3jn54khce6mua7l'
 const GENERATORS = [0x3b6a57b2, 0x26508e6d, 0x1ea119fa, 0x3d4233dd, 0x2a1462b3]
@@ -38,6 +39,12 @@ export const encryptArgv = (recipients: readonly string[]) => [
 
 /** @param identity path of a private key's file */
 export const decryptArgv = (identity: string) => ['age', '--decrypt', '--identity', identity]
+
+/** @returns the public keys of a private key's file; none where it is a kind of key of which age-keygen cannot tell */
+export async function publicKeys({ exec }: Run, identity: string): Promise<string[]> {
+  const { code, stdout } = await exec({ argv: ['age-keygen', '-y', identity], codes: [0, 1, 127] })
+  return code === 0 ? stdout.split('\n').filter(Boolean) : []
+}
 
 /** @returns the path of the private key's file; throws a misuse where none is named */
 export function identityFile(given: string | undefined, environment: Record<string, string | undefined>): string {

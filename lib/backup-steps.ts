@@ -1,6 +1,15 @@
 // Backups as steps: each source has a fresh one, and only those are kept that the site wants.
 import { availableParallelism } from 'node:os'
-import { type Backup, backUp, listBackups, newestOf, openCatalogue, readManifest, type Source } from './backups.ts'
+import {
+  type Backup,
+  listBackups,
+  newestOf,
+  openCatalogue,
+  readManifest,
+  type Source,
+  sendBackup,
+  verifyBackup,
+} from './backups.ts'
 import { type AnyStep, type Drift, type Step, step } from './converge.ts'
 import { Failure, oneLine, tell } from './failure.ts'
 import type { Platform } from './platform.ts'
@@ -41,11 +50,12 @@ export function backupSteps(
   options: { again: boolean },
 ): Step[] {
   const catalogue = openCatalogue(run)
-  // As many as there are processors, and one more that waits for the network meanwhile.
-  const inTurn = once(async () => {
+  const processors = availableParallelism()
+  const sending = once(async () => {
     const free = await withPostgres(await platform.postgres(), freeConnections)
-    return slots(Math.max(1, Math.min(availableParallelism() + 1, Math.floor((free - SPARE) / CONNECTIONS))))
+    return slots(Math.max(1, Math.min(processors, Math.floor((free - SPARE) / CONNECTIONS))))
   })
+  const verifying = slots(processors)
   return sources.map((source) => {
     let made = false
     return step<Drift>({
@@ -61,12 +71,15 @@ export function backupSteps(
       },
       apply: async (_drift, work) => {
         work.waitingFor(ITS_TURN)
-        const turn = await inTurn()
-        await turn(async () => {
+        const sent = await (await sending())(async () => {
           work.signal.throwIfAborted()
           work.waitingFor('pg_dump, zstd, age and Spaces')
-          const manifest = await backUp(run, source)
-          await readManifest(run, { source: source.name, folder: folderOf(manifest.key), keys: [manifest.key] })
+          return sendBackup(run, source)
+        })
+        work.waitingFor('Spaces, to read it again')
+        await verifying(async () => {
+          await verifyBackup(run, sent)
+          await readManifest(run, { source: source.name, folder: folderOf(sent.key), keys: [sent.key] })
           made = true
         })
       },

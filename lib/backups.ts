@@ -4,11 +4,12 @@ import { createHash } from 'node:crypto'
 import { userInfo } from 'node:os'
 import { Readable } from 'node:stream'
 import * as z from 'zod'
-import { decryptArgv, encryptArgv } from './age.ts'
-import { Failure } from './failure.ts'
+import { decryptArgv, encryptArgv, publicKeys } from './age.ts'
+import { Failure, tell } from './failure.ts'
+import { writeStream } from './multipart.ts'
 import type { Piped } from './pipe.ts'
 import { once, type Run } from './run.ts'
-import { listObjects, readObject, readPatiently, readStream, removeObject, writeObject, writeStream } from './spaces.ts'
+import { listObjects, readObject, readPatiently, readStream, removeObject, writeObject } from './spaces.ts'
 
 /** What a database's backup says about its content, read in the dump's own snapshot. */
 export const databaseFactsSchema = z.object({
@@ -19,6 +20,8 @@ export const databaseFactsSchema = z.object({
   /** rows by table: 'public.notes' */
   rows: z.record(z.string(), z.number()),
   large_objects: z.number(),
+  /** made by ALTER DATABASE … SET, or by ALTER ROLE … IN DATABASE … SET: no dump has them */
+  settings: z.array(z.object({ role: z.string().nullable(), name: z.string(), value: z.string() })).default([]),
 })
 
 const manifestSchema = z.object({
@@ -119,22 +122,30 @@ export async function readManifest(
 
 type Digest = { bytes: number; sha256: string }
 
-/** @param then awaited when the content has come to its end; where it throws, the content has not ended well */
-function digested(content: Readable, then: () => Promise<void>): { stream: Readable; digest: () => Digest } {
+/**
+ * @param from who it comes from, told where it breaks off
+ * @param then awaited when the content has come to its end; where it throws, the content has not ended well
+ */
+function digested(
+  content: AsyncIterable<Buffer>,
+  from: string,
+  then: () => Promise<void>,
+): { chunks: AsyncIterable<Buffer>; digest: () => Digest } {
   const hash = createHash('sha256')
   let bytes = 0
   async function* chunks() {
-    for await (const chunk of content as AsyncIterable<Buffer>) {
-      hash.update(chunk)
-      bytes += chunk.length
-      yield chunk
+    try {
+      for await (const chunk of content) {
+        hash.update(chunk)
+        bytes += chunk.length
+        yield chunk
+      }
+    } catch (error) {
+      throw new Failure({ found: `${from} broke off after ${bytes} bytes: ${tell(error).found}`, next: 'run it again' })
     }
     await then()
   }
-  return {
-    stream: Readable.from(chunks(), { objectMode: false }),
-    digest: () => ({ bytes, sha256: hash.digest('hex') }),
-  }
+  return { chunks: chunks(), digest: () => ({ bytes, sha256: hash.digest('hex') }) }
 }
 
 /** Commands whose output is compressed and encrypted, or the content itself. */
@@ -152,27 +163,27 @@ export type Source = {
   /** name of the encrypted object, which tells what is in it: 'dump.zst.age' */
   file: string
   /**
-   * Reads the source through `store`, which has sent and verified it when it resolves.
+   * Reads the source through `store`, which has sent it when it resolves.
    *
    * @returns what the manifest says of the content
    */
   read: (store: (content: Content) => Promise<void>) => Promise<Pick<Manifest, 'database'>>
 }
 
-/** @returns the manifest of a backup that was sent, read again and found equal */
-export async function backUp(run: Run, { name, file, read }: Source): Promise<Manifest> {
+/** A backup that was sent, and does not count yet. */
+export type Sent = Omit<Manifest, 'verified_at'>
+
+/** Reads the source, and sends it to Spaces compressed and encrypted. */
+export async function sendBackup(run: Run, { name, file, read }: Source): Promise<Sent> {
   const { recipients } = run.site.backups
-  const bucket = run.site.buckets.backups
-  const spaces = await run.spaces()
   const started = performance.now()
   const at = new Date()
-  const folder = `${name}/${stampOf(at)}`
-  const key = `${folder}/${file}`
+  const key = `${name}/${stampOf(at)}/${file}`
   let stored: Digest | undefined
   let piped: Piped | undefined
   const store = async ({ commands = [], env = {}, input }: Content) => {
     // One thread: there are as many dumps side by side as there are processors.
-    const compress = ['zstd', '-1', '--single-thread', '--quiet', '--stdout']
+    const compress = ['zstd', '-1', '--single-thread', '--no-check', '--quiet', '--stdout']
     piped = run.pipe({
       commands: [...commands, compress, encryptArgv(recipients)],
       env,
@@ -180,15 +191,14 @@ export async function backUp(run: Run, { name, file, read }: Source): Promise<Ma
       ...(input ? { input } : {}),
     })
     const { ended, output } = piped
-    const { stream, digest } = digested(output, () => ended)
-    await writeStream(spaces, bucket, key, stream)
+    const { chunks, digest } = digested(output, 'the dump', () => ended)
+    await writeStream(await run.spaces(), run.site.buckets.backups, key, chunks)
     stored = digest()
-    await verify(run, key, stored)
   }
   try {
     const facts = await read(store)
     if (!stored) throw new Error(`the source ${name} has stored nothing`)
-    const manifest: Manifest = {
+    return {
       format: 1,
       source: name,
       taken_at: at.toISOString(),
@@ -197,31 +207,42 @@ export async function backUp(run: Run, { name, file, read }: Source): Promise<Ma
       seconds: Math.round(performance.now() - started) / 1000,
       recipients: [...recipients],
       made_by: `${run.runbook} by ${userInfo().username}`,
-      verified_at: new Date().toISOString(),
       ...facts,
     }
-    await writeObject(spaces, bucket, `${folder}/${MANIFEST}`, `${JSON.stringify(manifest, null, 2)}\n`)
-    return manifest
   } catch (error) {
     piped?.stop()
-    await removeObject(spaces, bucket, key).catch(() => {}) // without a manifest it does not count, whatever is left
+    await dropUnverified(run, key)
     throw error
   }
 }
 
-/** Reads the object again; throws a Failure unless it is what was sent. */
-async function verify(run: Run, key: string, sent: Digest): Promise<void> {
-  const content = await readStream(await run.spaces(), run.site.buckets.backups, key)
-  const { stream, digest } = digested(content, async () => {})
-  stream.resume()
-  await new Promise((resolve, reject) => stream.once('end', resolve).once('error', reject))
-  const found = digest()
-  if (found.bytes !== sent.bytes || found.sha256 !== sent.sha256)
-    throw new Failure({
-      found: `${key} is not what was sent: ${found.bytes} bytes, sha256 ${found.sha256}`,
-      expected: `${sent.bytes} bytes, sha256 ${sent.sha256}`,
-      next: 'run it again; should that be so again, ask the provider of the object storage',
-    })
+/** Without a manifest it does not count, whatever is left. */
+const dropUnverified = async (run: Run, key: string) =>
+  removeObject(await run.spaces(), run.site.buckets.backups, key).catch(() => {})
+
+/** Reads the object again, and writes its manifest; throws a Failure unless it is what was sent. */
+export async function verifyBackup(run: Run, sent: Sent): Promise<Manifest> {
+  const { key, bytes, sha256 } = sent
+  const spaces = await run.spaces()
+  try {
+    const content = await readStream(spaces, run.site.buckets.backups, key)
+    const { chunks, digest } = digested(content, `Spaces, which was to send ${key},`, async () => {})
+    for await (const _ of chunks);
+    const found = digest()
+    if (found.bytes !== bytes || found.sha256 !== sha256)
+      throw new Failure({
+        found: `${key} is not what was sent: ${found.bytes} bytes, sha256 ${found.sha256}`,
+        expected: `${bytes} bytes, sha256 ${sha256}`,
+        next: 'run it again; should that be so again, ask the provider of the object storage',
+      })
+    const manifest: Manifest = { ...sent, verified_at: new Date().toISOString() }
+    const text = `${JSON.stringify(manifest, null, 2)}\n`
+    await writeObject(spaces, run.site.buckets.backups, key.replace(/[^/]+$/, MANIFEST), text)
+    return manifest
+  } catch (error) {
+    await dropUnverified(run, key)
+    throw error
+  }
 }
 
 /**
@@ -232,13 +253,13 @@ async function verify(run: Run, key: string, sent: Digest): Promise<void> {
  */
 export async function readBackup(
   run: Run,
-  { key, bytes, sha256 }: Manifest,
+  { key, bytes, sha256, recipients }: Manifest,
   identity: string,
   commands: readonly (readonly string[])[],
   env: Record<string, string> = {},
 ): Promise<string> {
   const content = await readPatiently(await run.spaces(), run.site.buckets.backups, key)
-  const { stream, digest } = digested(content, async () => {
+  const { chunks, digest } = digested(content, `Spaces, which was to send ${key},`, async () => {
     const found = digest()
     if (found.bytes !== bytes || found.sha256 !== sha256)
       throw new Failure({
@@ -247,6 +268,7 @@ export async function readBackup(
         next: './runbooks/backups.mts, which shows the older ones, and restore with --at',
       })
   })
+  const stream = Readable.from(chunks, { objectMode: false })
   let broken: unknown
   stream.once('error', (error) => {
     broken = error
@@ -260,8 +282,18 @@ export async function readBackup(
   let text = ''
   output.setEncoding('utf8')
   for await (const chunk of output) text += chunk
-  await ended.catch((error: unknown) => {
-    throw broken ?? error // what broke off is why the commands were ended
-  })
+  try {
+    await ended
+  } catch (error) {
+    if (broken) throw broken // which is why the commands were ended
+    const keys = await publicKeys(run, identity)
+    if (keys.length > 0 && !keys.some((one) => recipients.includes(one)))
+      throw new Failure({
+        found: `${key} is encrypted for ${recipients.join(' and ')}, and ${identity} is the key of ${keys.join(' and ')}`,
+        expected: 'one of the private keys that it is encrypted for',
+        next: 'name that key’s file with --identity',
+      })
+    throw error
+  }
   return text
 }

@@ -148,6 +148,7 @@ export async function restoreInto(
       await client.query('COMMIT')
     })
     await withPostgres(server, async (client) => {
+      await applySettings(client, database, manifest.database?.settings ?? [])
       await client.query(`COMMENT ON DATABASE ${quoteName(database)} IS ${quoteText(comments.restored(backup))}`)
     })
   } catch (error) {
@@ -155,6 +156,19 @@ export async function restoreInto(
     throw error
   }
   return manifest
+}
+
+/** Of roles that are on this server: a customer's may not be there yet, and whoever else had settings may be gone. */
+async function applySettings(client: pg.Client, database: string, settings: DatabaseFacts['settings']): Promise<void> {
+  for (const { role, name, value } of settings) {
+    if (role !== null && !(await roleFacts(client, role))) continue
+    const whose = `${role === null ? '' : `ROLE ${quoteName(role)} IN `}DATABASE ${quoteName(database)}`
+    // FROM CURRENT, since the value may be a list, and would be one word when it is quoted.
+    await client.query('BEGIN')
+    await client.query('SELECT set_config($1, $2, true)', [name, value])
+    await client.query(`ALTER ${whose} SET ${name.split('.').map(quoteName).join('.')} FROM CURRENT`)
+    await client.query('COMMIT')
+  }
 }
 
 /** Throws a Failure that names each table whose rows are not as many as the backup counted. */

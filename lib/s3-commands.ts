@@ -1,6 +1,9 @@
 // The part of the AWS SDK that runbooks use, named so that a bundle holds no more; loaded when Spaces is first needed.
 export {
+  AbortMultipartUploadCommand,
+  CompleteMultipartUploadCommand,
   CreateBucketCommand,
+  CreateMultipartUploadCommand,
   DeleteObjectCommand,
   DeleteObjectsCommand,
   GetObjectCommand,
@@ -9,5 +12,5 @@ export {
   PutObjectCommand,
   paginateListObjectsV2,
   S3Client,
+  UploadPartCommand,
 } from '@aws-sdk/client-s3'
-export { Upload } from '@aws-sdk/lib-storage'

@@ -57,6 +57,20 @@ export async function countRows(client: pg.Client): Promise<Pick<DatabaseFacts, 
   return { rows, large_objects: Number(objects[0]?.count) }
 }
 
+/** @returns what was set for a database as a whole, or for a role in it */
+async function settingsOf(client: pg.Client, database: string): Promise<DatabaseFacts['settings']> {
+  const { rows } = await client.query<{ role: string | null; setting: string }>(
+    `SELECT rolname AS role, unnest(setconfig) AS setting
+     FROM pg_db_role_setting JOIN pg_database ON pg_database.oid = setdatabase LEFT JOIN pg_roles ON pg_roles.oid = setrole
+     WHERE datname = $1 ORDER BY 1 NULLS FIRST, 2`,
+    [database],
+  )
+  return rows.map(({ role, setting }) => {
+    const end = setting.indexOf('=')
+    return { role, name: setting.slice(0, end), value: setting.slice(end + 1) }
+  })
+}
+
 /** @returns the client program's version, such as '15.18'; throws a Failure where it is missing */
 export async function postgresProgramVersion(run: Run, program: 'pg_dump' | 'pg_restore'): Promise<string> {
   const { stdout } = await run.exec({ argv: [program, '--version'], next: 'install PostgreSQL’s client programs' })
@@ -85,6 +99,7 @@ function databaseSource(run: Run, server: () => Promise<Server>, name: string, d
         )
         const { snapshot, version, bytes } = rows[0]!
         const dump = ['pg_dump', '--format=custom', '--compress=0', `--snapshot=${snapshot}`]
+        const settings = await settingsOf(client, database)
         const [counted, dump_version] = await Promise.all([
           countRows(client),
           dumpVersion(),
@@ -95,7 +110,11 @@ function databaseSource(run: Run, server: () => Promise<Server>, name: string, d
         ])
         await client.query('COMMIT')
         return {
-          database: { database, server_version: version, dump_version, database_bytes: Number(bytes), ...counted },
+          database: {
+            ...{ database, server_version: version, dump_version, database_bytes: Number(bytes) },
+            ...counted,
+            settings,
+          },
         }
       })
     },

@@ -14,7 +14,7 @@ export type Spaces = {
 }
 
 /** The SDK takes a while to load, so only what needs Spaces loads it. */
-const sdk = () => {
+export const sdk = () => {
   // Its advice to move to a newer Node is for us, not for whoever runs a runbook.
   process.env.AWS_SDK_JS_NODE_VERSION_SUPPORT_WARNING_DISABLED = 'true'
   return import('./s3-commands.ts')
@@ -39,9 +39,9 @@ export async function openSpaces({ accessKeyId, secretAccessKey, endpoint }: Cre
     client.middlewareStack.add(
       (next) => (args) =>
         next(args).catch((error: unknown) => {
-          throw unreachable(error, endpoint) ?? error
+          throw outOfOrder(error, endpoint) ?? error
         }),
-      { step: 'initialize', name: 'unreachable' }, // around the SDK's own attempts
+      { step: 'initialize', name: 'outOfOrder' }, // around the SDK's own attempts
     )
     // What is sent in parts is read again and compared as a whole, so the signature need not hold a hash of each part.
     client.middlewareStack.add(
@@ -59,10 +59,17 @@ export async function openSpaces({ accessKeyId, secretAccessKey, endpoint }: Cre
   return { client: open(30_000), patient: open(), endpoint }
 }
 
-/** @returns a Failure for an error of the network; undefined for an answer, whatever it says */
-function unreachable(error: unknown, endpoint: string): Failure | undefined {
+/** @returns a Failure for an error of the network or of the server; undefined for an answer to what was asked */
+function outOfOrder(error: unknown, endpoint: string): Failure | undefined {
   const { code, name, message, $metadata } = error as Error & { code?: string; $metadata?: { httpStatusCode?: number } }
-  if ($metadata?.httpStatusCode || !(/^E[A-Z]+$/.test(code ?? '') || name === 'TimeoutError')) return undefined
+  const status = $metadata?.httpStatusCode
+  if (status !== undefined && status >= 500)
+    return new Failure({
+      found: `Spaces at ${endpoint} fails (${status}): ${[name, message].filter((word) => word && word !== 'UnknownError').join(': ') || 'no reason was given'}`,
+      expected: 'an answer',
+      next: 'look at DigitalOcean’s status page, and run it again: what is done is kept',
+    })
+  if (status !== undefined || !(/^E[A-Z]+$/.test(code ?? '') || name === 'TimeoutError')) return undefined
   return new Failure({
     found: `Spaces at ${endpoint} does not answer: ${message || code}`,
     expected: 'an S3 server',
@@ -191,26 +198,6 @@ export async function readPatiently({ patient, ...rest }: Spaces, bucket: string
   const content = await readStream({ ...rest, patient, client: patient }, bucket, key)
   ;(content as IncomingMessage).socket?.setKeepAlive(true, 30_000)
   return content
-}
-
-/** Bytes of a part: with the 10,000 parts that S3 allows, enough for 80 GB; a few of them are in memory at a time. */
-const PART = 8 * 2 ** 20
-
-/**
- * Sends a stream as it comes, in parts. Where it breaks off with an error nothing is kept: not the object, not its parts.
- *
- * @param content has to end with an error where it is not whole: its end completes the object
- */
-export async function writeStream({ client }: Spaces, bucket: string, key: string, content: Readable): Promise<void> {
-  const { Upload } = await sdk()
-  const upload = new Upload({
-    client,
-    params: { Bucket: bucket, Key: key, Body: content },
-    partSize: PART,
-    queueSize: 2,
-    leavePartsOnError: false,
-  })
-  await upload.done()
 }
 
 /** Removes objects, a thousand at a time. */
