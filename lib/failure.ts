@@ -39,14 +39,25 @@ export const misuse = (explanation: Explanation) => new Failure({ ...explanation
 /** The parts of any thrown thing, for people and for --json. */
 export type Told = { found: string; expected?: string; next?: string; stack?: string }
 
+/** What a disk may answer to whoever writes. */
+const DISK: Record<string, string> = {
+  ENOSPC: 'the disk is full',
+  EDQUOT: 'the disk’s quota is used up',
+  EROFS: 'the file system is read-only',
+}
+
 /** @returns what was thrown, told in parts; `stack` always, to be shown only when asked for */
 export function tell(error: unknown): Told {
   const told: Told = { found: error instanceof Error ? error.message : String(error) }
+  const { code = '', path } = error instanceof Error ? (error as NodeJS.ErrnoException) : {}
   if (error instanceof Failure) {
     if (error.expected) told.expected = error.expected
     if (error.next) told.next = error.next
   } else if (error instanceof AggregateError && !error.message) {
     told.found = error.errors.map((one) => tell(one).found).join('; ')
+  } else if (DISK[code]) {
+    told.found = `${path ? `${path} cannot be written: ` : ''}${DISK[code]}`
+    told.next = 'df -h, and make room'
   }
   if (error instanceof Error && error.stack) told.stack = error.stack
   return told

@@ -10,7 +10,7 @@ import { type AnyStep, converge, stepsUntil } from './converge.ts'
 import { readCredentials } from './credentials.ts'
 import type { Emit, RunEvent } from './events.ts'
 import { createExec, type ExecOptions } from './exec.ts'
-import { EXIT, Failure, misuse, type Told, tell } from './failure.ts'
+import { EXIT, Failure, misuse, oneLine, type Told, tell } from './failure.ts'
 import { type Lock, takeLock } from './lock.ts'
 import { createPipe } from './pipe.ts'
 import { json, jsonLine, type Presentation, plain, terminal } from './presentation.ts'
@@ -134,10 +134,17 @@ async function withRun(
   const made = plan ? [site.directory, dirname(site.directory)].filter((folder) => !existsSync(folder)) : []
   const scratch = makeScratch(site.directory)
   const journal = plan ? undefined : join(site.directory, 'runs', `${stamp()}-${it.name}-${process.pid}`)
+  let unwritable = false
   const write = (ending: string, line: string) => {
-    if (!journal) return
-    mkdirSync(dirname(journal), { recursive: true, mode: 0o700 })
-    appendFileSync(`${journal}.${ending}`, `${line}\n`, { mode: 0o600 })
+    if (!journal || unwritable) return
+    try {
+      mkdirSync(dirname(journal), { recursive: true, mode: 0o700 })
+      appendFileSync(`${journal}.${ending}`, `${line}\n`, { mode: 0o600 })
+    } catch (error) {
+      // To stop halfway would be worse than to have no log of it.
+      unwritable = true
+      show.emit({ event: 'warning', text: `${oneLine(tell(error))}. The run goes on, and its log ends here` })
+    }
   }
   const emit: Emit = (event: RunEvent) => {
     show.emit(event)

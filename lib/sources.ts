@@ -100,12 +100,13 @@ function databaseSource(run: Run, server: () => Promise<Server>, name: string, d
         const { snapshot, version, bytes } = rows[0]!
         const dump = ['pg_dump', '--format=custom', '--compress=0', `--snapshot=${snapshot}`]
         const settings = await settingsOf(client, database)
+        const env = connectionOf(run, there, database)
         const [counted, dump_version] = await Promise.all([
           countRows(client),
           dumpVersion(),
           store({
             commands: [[...dump, '--no-password', `--lock-wait-timeout=${LOCK_WAIT}`]],
-            env: connectionOf(run, there, database),
+            env,
           }),
         ])
         await client.query('COMMIT')

@@ -1,8 +1,13 @@
 // backup when the network, Spaces, Postgres or the run itself gives up: never a success that is none, nothing left that could
 // be taken for a backup, the older ones still there, and the next run mends it.
+import { spawnSync } from 'node:child_process'
+import { mkdtempSync } from 'node:fs'
+import { join } from 'node:path'
 import pg from 'pg'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
+import { ROOT } from '../../lib/site.ts'
+import { siteDirectoryOf } from '../../rehearsal/site.ts'
 import {
   abortUploads,
   eventually,
@@ -24,6 +29,7 @@ import {
   must,
   type Operator,
   plant,
+  type Result,
   run,
   type Started,
   sql,
@@ -72,6 +78,7 @@ const FAULTS: [string, { method: string; path: string }, object][] = [
   ['the object cannot be read again: 503', { method: 'GET', path: 'database/acme/.*dump' }, { status: 503 }],
   ['the object cannot be read again: cut', { method: 'GET', path: 'database/acme/.*dump' }, { drop: true }],
   ['half of the object is read again', { method: 'GET', path: 'database/acme/.*dump' }, { truncate: true }],
+  ['Spaces has no room left', { method: 'PUT', path: 'database/acme/.*partNumber=2' }, { status: 507 }],
   ['the manifest is refused with 500', { method: 'PUT', path: 'database/acme/.*manifest' }, { status: 500 }],
   ['the manifest’s connection is cut', { method: 'PUT', path: 'database/acme/.*manifest' }, { drop: true }],
 ]
@@ -235,6 +242,48 @@ test('a program that is missing is told before anything is written', async ({ op
   const { code, stdout } = await run({ env: { ...env, PATH: `${node}:/nowhere` } }, 'backup')
   assert.is.not(code, 0, stdout)
   assert.equal(await keys(operator), [])
+})
+
+// --- the disk of whoever runs it is full -----------------------------------------------
+
+/** Runs backup in a mount namespace of its own, after these commands. */
+function backUpAfter(operator: Operator, ...prepare: string[]): Result {
+  const script = [...prepare, `exec '${join(ROOT, 'runbooks', 'backup.mts')}'`].join(' && ')
+  const argv = ['--user', '--map-root-user', '--mount', 'sh', '-c', script]
+  const { status, signal, stdout, stderr } = spawnSync('unshare', argv, { env: operator.env, encoding: 'utf8' })
+  return { code: status, signal, stdout, stderr }
+}
+
+test('no room for anything: what needs some fails in words, and nothing is half made', async ({ operator }) => {
+  const site = siteDirectoryOf(operator.directory)
+  const disk = mkdtempSync(join(operator.directory, 'disk-'))
+  const { code, stdout, stderr } = backUpAfter(
+    operator,
+    `mount -t tmpfs -o size=16m,mode=700 none '${disk}'`,
+    `cp -a '${site}/.' '${disk}/'`,
+    `! cat /dev/zero > '${disk}/filled' 2>/dev/null`,
+    `mount --bind '${disk}' '${site}'`,
+  )
+  const told = stdout + stderr
+  assert.is(code, 1, told)
+  assert.match(told, 'the disk is full')
+  assert.match(told, 'next: df -h, and make room')
+  assert.not.match(told, /ENOSPC|\n\s+at /)
+  await everyManifestIsTrue(operator, 'a full disk')
+  await nothingIsLeft(operator, 'a full disk')
+  await must(operator, 'backup')
+  assert.equal(await verified(operator), ALL)
+})
+
+test('no room for the log: that is said, and everything is backed up', async ({ operator }) => {
+  const runs = join(siteDirectoryOf(operator.directory), 'runs')
+  const { code, stdout, stderr } = backUpAfter(operator, `mount -t tmpfs -o size=4k none '${runs}'`)
+  const told = stdout + stderr
+  assert.is(code, 0, told)
+  assert.match(told, 'the disk is full. Next: df -h, and make room. The run goes on, and its log ends here')
+  assert.is(told.match(/the disk is full/g)?.length, 1)
+  assert.equal(await verified(operator), ALL)
+  await everyManifestIsTrue(operator, 'no log')
 })
 
 // --- the run itself is ended -----------------------------------------------------------
