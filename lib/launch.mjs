@@ -46,7 +46,7 @@ if (process.argv.includes('--verbose')) {
 /** Runs the bundle from what V8 compiled it to, which the first run that goes to its end leaves for those after it. */
 function runCompiled() {
   const kept = `${bundle}.v8`
-  const cachedData = existsSync(kept) ? readFileSync(kept) : undefined
+  const cachedData = intact(kept)
   const source = readFileSync(bundle, 'utf8').replace(/^#!.*/, '')
   const script = new Script(`(function (exports, require, module, __filename, __dirname) {${source}\n})`, {
     filename: bundle,
@@ -55,10 +55,33 @@ function runCompiled() {
   if (!cachedData || script.cachedDataRejected)
     process.on('exit', (code) => {
       // It holds only the functions that were called.
-      if (code === 0 && !process.argv.includes('--help')) replace(kept, script.createCachedData())
+      if (code !== 0 || process.argv.includes('--help')) return
+      const compiled = script.createCachedData()
+      replace(kept, Buffer.concat([checksum(compiled), compiled]))
     })
   const own = { exports: {} }
   script.runInThisContext()(own.exports, createRequire(bundle), own, bundle, dirname(bundle))
+}
+
+/** @param {Buffer} content */
+function checksum(content) {
+  return createHash('sha256').update(content).digest()
+}
+
+/**
+ * V8 itself dies of a cache that is damaged, so its checksum comes before it.
+ *
+ * @param {string} file
+ * @returns {Buffer | undefined} undefined where it is not there, or not as it was written
+ */
+function intact(file) {
+  try {
+    const whole = readFileSync(file)
+    const content = whole.subarray(32)
+    return checksum(content).equals(whole.subarray(0, 32)) ? content : undefined
+  } catch {
+    return undefined
+  }
 }
 
 /**
