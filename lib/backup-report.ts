@@ -1,7 +1,8 @@
 // What there is of backups, source by source: the newest, its age and size, whether it was read again, whether it restores.
-import { ageOf } from './backup-steps.ts'
+import { ageOf, isYounger } from './backup-steps.ts'
 import { type Backup, listBackups, newestOf } from './backups.ts'
 import { readEvidence } from './drill.ts'
+import { Failure, oneLine, tell } from './failure.ts'
 import type { Platform } from './platform.ts'
 import type { Run } from './run.ts'
 import { discover } from './sources.ts'
@@ -21,8 +22,13 @@ export type Line = {
 }
 
 export async function backupReport(run: Run, platform: Platform): Promise<{ lines: Line[]; problems: string[] }> {
-  const [backups, { sources, problems }] = await Promise.all([listBackups(run), discover(run, platform)])
-  const oldest = Date.now() - run.site.backups.max_age_hours * 3_600_000
+  const backups = await listBackups(run)
+  // Of a platform that is lost the bucket still tells what there is.
+  const { sources, problems } = await discover(run, platform).catch((error: unknown) => ({
+    sources: [...new Set(backups.map(({ source }) => source))].map((name) => ({ name })),
+    problems: [`who the customers are is not known: ${oneLine(tell(error))}`],
+  }))
+  const maxAge = run.site.backups.max_age_hours * 3_600_000
   const lines = await Promise.all(
     sources.map(async ({ name }): Promise<Line> => {
       const newest: Backup | undefined = newestOf(backups, name)
@@ -33,7 +39,7 @@ export async function backupReport(run: Run, platform: Platform): Promise<{ line
         bytes: newest?.bytes ?? null,
         verified: backups.filter(({ source, verified }) => source === name && verified).length,
         drilled: evidence?.drilled_at ?? null,
-        fresh: newest !== undefined && newest.at.getTime() >= oldest,
+        fresh: newest !== undefined && isYounger(newest, maxAge),
       }
     }),
   )
@@ -57,4 +63,20 @@ export function backupTable(lines: readonly Line[], problems: readonly string[])
     `${lines.length} sources${old > 0 ? `, ${old} without a fresh backup` : ''}`,
     ...problems.map((problem) => `warning: ${problem}`),
   ]
+}
+
+/** @returns every backup of one customer, newest first, as the bucket alone tells; `taken` is what restore takes as --at */
+export async function backupsOf(run: Run, customer: string) {
+  const all = (await listBackups(run)).filter(({ source }) => source.endsWith(`/${customer}`)).reverse()
+  if (all.length === 0)
+    throw new Failure({
+      found: `there is no backup of ${customer}`,
+      next: './runbooks/backups.mts, which shows of whom',
+    })
+  const rows = all.map(({ source, at, bytes, verified }) => ({ source, taken: at.toISOString(), bytes, verified }))
+  const lines = rows.map(({ source, taken, bytes, verified }) => [
+    ...[source, ageOf({ at: new Date(taken) }), taken],
+    ...[`${(bytes / 2 ** 20).toFixed(1)} MiB`, verified ? 'yes' : 'no, so it does not count'],
+  ])
+  return { lines: tableLines([['SOURCE', 'AGE', 'TAKEN', 'SIZE', 'VERIFIED'], ...lines]), value: { backups: rows } }
 }

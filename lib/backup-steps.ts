@@ -12,7 +12,7 @@ import {
   verifyBackup,
 } from './backups.ts'
 import { type AnyStep, type Drift, type Step, step } from './converge.ts'
-import { Failure, oneLine, tell } from './failure.ts'
+import { EXIT, Failure, oneLine, tell } from './failure.ts'
 import type { Platform } from './platform.ts'
 import { freeConnections, withPostgres } from './postgres.ts'
 import { expired } from './retention.ts'
@@ -24,13 +24,19 @@ const HOUR = 3_600_000
 
 /** Connections that one backup takes: the dump's, and that of its snapshot. */
 const CONNECTIONS = 2
-/** Left for the customers while backups run. */
-const SPARE = 2
+/** However many processors there are: what each takes of this one's memory adds up. */
+const MOST_AT_ONCE = 4
 
 /** @returns hours, in words: '3 h old' */
 export const ageOf = ({ at }: Pick<Backup, 'at'>, now = Date.now()): string => {
   const minutes = Math.max(0, Math.round((now - at.getTime()) / 60_000))
   return minutes < 120 ? `${minutes} min old` : `${Math.round(minutes / 60)} h old`
+}
+
+/** @returns whether it is younger than so many milliseconds; not where a clock that was wrong put it into the future */
+export function isYounger({ at }: Pick<Backup, 'at'>, than: number): boolean {
+  const age = Date.now() - at.getTime()
+  return age < than && age > -HOUR
 }
 
 /**
@@ -51,12 +57,12 @@ export function backupSteps(
   options: { again: boolean },
 ): Step[] {
   const catalogue = openCatalogue(run)
-  const processors = availableParallelism()
+  const most = Math.min(availableParallelism(), MOST_AT_ONCE)
   const sending = once(async () => {
     const free = await withPostgres(await platform.postgres(), freeConnections)
-    return slots(Math.max(1, Math.min(processors, Math.floor((free - SPARE) / CONNECTIONS))))
+    return slots(Math.max(1, Math.min(most, Math.floor(free / 2 / CONNECTIONS)))) // half is the customers'
   })
-  const verifying = slots(processors)
+  const verifying = slots(most)
   return sources.map((source) => {
     let made: Sent | undefined
     return step<Drift>({
@@ -70,9 +76,7 @@ export function backupSteps(
         const newest = newestOf(await catalogue(), source.name)
         if (!newest) return { lines: ['there is no backup of it'] }
         if (options.again) return { lines: [`another one; the newest is ${ageOf(newest)}`] }
-        return Date.now() - newest.at.getTime() < freshFor(run)
-          ? undefined
-          : { lines: [`the newest is ${ageOf(newest)}`] }
+        return isYounger(newest, freshFor(run)) ? undefined : { lines: [`the newest is ${ageOf(newest)}`] }
       },
       apply: async (_drift, work) => {
         work.waitingFor(ITS_TURN)
@@ -144,13 +148,28 @@ export async function retentionSteps(run: Run): Promise<AnyStep[]> {
 const inOrderOfRemoval = ({ keys }: Backup) =>
   [...keys].sort((a, b) => Number(b.endsWith('/manifest.json')) - Number(a.endsWith('/manifest.json')))
 
+/** The same where what there is to back up cannot be found out: of the sources that the bucket knows. */
+export async function raiseAlarmsOfKnown(run: Run): Promise<void> {
+  const names = [...new Set((await listBackups(run)).map(({ source }) => source))]
+  await raiseAlarms(
+    run,
+    names.map((name) => ({ name })),
+    EXIT.failed,
+    false,
+  )
+}
+
 /** What a run of backups tells at its end: who is without a fresh one; and the heartbeat, when nobody is. */
-export async function raiseAlarms(run: Run, sources: readonly Source[], exit: number, whole: boolean): Promise<void> {
+export async function raiseAlarms(
+  run: Run,
+  sources: readonly Pick<Source, 'name'>[],
+  exit: number,
+  whole: boolean,
+): Promise<void> {
   const backups = await listBackups(run)
-  const oldest = Date.now() - run.site.backups.max_age_hours * HOUR
   const without = sources.flatMap(({ name }) => {
     const newest = newestOf(backups, name)
-    if (newest && newest.at.getTime() >= oldest) return []
+    if (newest && isYounger(newest, run.site.backups.max_age_hours * HOUR)) return []
     return [`${name} (${newest ? `the newest is ${ageOf(newest)}` : 'none'})`]
   })
   if (without.length > 0) run.emit({ event: 'warning', text: `without a fresh backup: ${without.join(', ')}` })

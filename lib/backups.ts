@@ -227,7 +227,7 @@ export async function verifyBackup(run: Run, sent: Sent): Promise<Manifest> {
   try {
     const content = await readStream(spaces, run.site.buckets.backups, key)
     const { chunks, digest } = digested(content, `Spaces, which was to send ${key},`, async () => {})
-    for await (const _ of chunks);
+    for await (const _ of chunks) run.signal.throwIfAborted()
     const found = digest()
     if (found.bytes !== bytes || found.sha256 !== sha256)
       throw new Failure({
@@ -265,7 +265,7 @@ export async function readBackup(
       throw new Failure({
         found: `${key} has ${found.bytes} bytes and the sha256 ${found.sha256}`,
         expected: `${bytes} bytes and ${sha256}, as its manifest says: it was changed since`,
-        next: './runbooks/backups.mts, which shows the older ones, and restore with --at',
+        next: './runbooks/backups.mts --customer NAME, which shows the older ones, and restore with --at',
       })
   })
   const stream = Readable.from(chunks, { objectMode: false })
@@ -281,8 +281,8 @@ export async function readBackup(
   })
   let text = ''
   output.setEncoding('utf8')
-  for await (const chunk of output) text += chunk
   try {
+    for await (const chunk of output) text += chunk
     await ended
   } catch (error) {
     if (broken) throw broken // which is why the commands were ended
@@ -294,6 +294,8 @@ export async function readBackup(
         next: 'name that key’s file with --identity',
       })
     throw error
+  } finally {
+    content.destroy() // or it would keep its connection
   }
   return text
 }

@@ -1,11 +1,14 @@
 // Sends a stream to Spaces in parts. The SDK's own way of doing that makes new buffers for every part, and a third of a
 // backup's time went into making and collecting them; here a few are used again and again.
+import { Failure } from './failure.ts'
 import { type Spaces, sdk } from './spaces.ts'
 
-/** Bytes of a part: with the 10,000 parts that S3 allows, enough for 80 GB. */
+/** Bytes of a part. */
 const PART = 8 * 2 ** 20
+/** What S3 allows: 78 GiB of them. */
+const MOST_PARTS = 10_000
 /** Parts that are on their way while the next one fills. */
-const IN_FLIGHT = 2
+const IN_FLIGHT = 1
 
 /** Buffers of uploads that have ended. */
 const spare: Buffer[] = []
@@ -32,6 +35,12 @@ export async function writeStream(
   async function sendPart(): Promise<void> {
     UploadId ??= (await client.send(new commands.CreateMultipartUploadCommand(object))).UploadId
     const PartNumber = sending.length + 1
+    if (PartNumber > MOST_PARTS)
+      throw new Failure({
+        found: `${key} has more than ${MOST_PARTS} parts of ${PART / 2 ** 20} MiB`,
+        expected: 'at most 78 GiB, compressed',
+        next: 'make PART in lib/multipart.ts bigger: each upload takes twice as much memory',
+      })
     const part = { ...object, UploadId, PartNumber, Body: filling().subarray(0, filled) }
     const sent = client.send(new commands.UploadPartCommand(part)).then(({ ETag }) => ({ ETag, PartNumber }))
     sent.catch(() => {}) // told where it is waited for

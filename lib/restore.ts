@@ -6,7 +6,7 @@ import { type Backup, type DatabaseFacts, type Manifest, newestOf, readBackup, r
 import { type Drift, type Step, step } from './converge.ts'
 import { parseSecrets, readSecrets, secretsFile } from './customer-secrets.ts'
 import { namesOf } from './customers.ts'
-import { Failure, misuse } from './failure.ts'
+import { Failure, misuse, tell } from './failure.ts'
 import { writeWhole } from './files.ts'
 import { roleFacts, type Server, withPostgres } from './postgres.ts'
 import type { Run } from './run.ts'
@@ -21,6 +21,8 @@ const quoteText = pg.escapeLiteral
 const comments = {
   restoring: ({ folder }: Backup) => `being restored from ${folder}`,
   restored: ({ folder }: Backup) => `restored from ${folder}, and compared`,
+  /** its tables belong to the administrator */
+  orphaned: ({ folder }: Backup) => `restored from ${folder}, and compared, without the customer’s role`,
   placed: ({ folder }: Backup) => `restored from ${folder}, and in the customer’s place`,
 }
 
@@ -43,7 +45,7 @@ export function parseTime(text: string): string {
     throw misuse({
       found: `--at ${JSON.stringify(text)}`,
       expected: 'a day or a time, such as 2026-11-24 or 2026-11-24T03:00:00Z',
-      next: './runbooks/backups.mts, which shows them',
+      next: './runbooks/backups.mts --customer NAME, which shows them',
     })
   return at.toISOString()
 }
@@ -148,8 +150,9 @@ export async function restoreInto(
       await client.query('COMMIT')
     })
     await withPostgres(server, async (client) => {
-      await applySettings(client, database, manifest.database?.settings ?? [])
-      await client.query(`COMMENT ON DATABASE ${quoteName(database)} IS ${quoteText(comments.restored(backup))}`)
+      await applySettings(run, client, database, manifest.database?.settings ?? [])
+      const done = owned ? comments.restored(backup) : comments.orphaned(backup)
+      await client.query(`COMMENT ON DATABASE ${quoteName(database)} IS ${quoteText(done)}`)
     })
   } catch (error) {
     await drop().catch(() => {}) // its comment says that it is not finished
@@ -159,15 +162,25 @@ export async function restoreInto(
 }
 
 /** Of roles that are on this server: a customer's may not be there yet, and whoever else had settings may be gone. */
-async function applySettings(client: pg.Client, database: string, settings: DatabaseFacts['settings']): Promise<void> {
+async function applySettings(
+  run: Run,
+  client: pg.Client,
+  database: string,
+  settings: DatabaseFacts['settings'],
+): Promise<void> {
   for (const { role, name, value } of settings) {
     if (role !== null && !(await roleFacts(client, role))) continue
     const whose = `${role === null ? '' : `ROLE ${quoteName(role)} IN `}DATABASE ${quoteName(database)}`
     // FROM CURRENT, since the value may be a list, and would be one word when it is quoted.
-    await client.query('BEGIN')
-    await client.query('SELECT set_config($1, $2, true)', [name, value])
-    await client.query(`ALTER ${whose} SET ${name.split('.').map(quoteName).join('.')} FROM CURRENT`)
-    await client.query('COMMIT')
+    try {
+      await client.query('BEGIN')
+      await client.query('SELECT set_config($1, $2, true)', [name, value])
+      await client.query(`ALTER ${whose} SET ${name.split('.').map(quoteName).join('.')} FROM CURRENT`)
+      await client.query('COMMIT')
+    } catch (error) {
+      await client.query('ROLLBACK')
+      run.emit({ event: 'warning', text: `${name} = ${value} could not be set for ${whose}: ${tell(error).found}` })
+    }
   }
 }
 
@@ -183,7 +196,7 @@ function compare({ key, database }: Manifest, found: Pick<DatabaseFacts, 'rows' 
     throw new Failure({
       found: `what was restored from ${key} is not what was backed up: ${differences.join('; ')}`,
       expected: 'the same rows in every table',
-      next: './runbooks/backups.mts, and restore an older one with --at',
+      next: './runbooks/backups.mts --customer NAME, and restore an older one with --at',
     })
 }
 
@@ -209,12 +222,23 @@ export function restoredStep(
     needs: [],
     check: async () => {
       const server = await administrator()
-      const found = await withPostgres(server, (client) => find(client, database))
       const { swap, again, customer } = options
-      if (swap && !again && (await isPlaced(server, namesOf(customer).database, backup))) return undefined
-      if (found === undefined || found.bare || found.comment === comments.restoring(backup))
-        return { lines: [`restore ${backup.folder}, and compare it`] }
-      if (found.comment === comments.restored(backup)) return undefined
+      const role = namesOf(customer).database
+      if (swap && !again && (await isPlaced(server, role, backup))) return undefined
+      const [found, facts] = await withPostgres(server, async (client) => [
+        await find(client, database),
+        await roleFacts(client, role),
+      ])
+      if (swap && !facts)
+        throw new Failure({
+          found: `there is no role ${role} on this server, so nobody could own what is restored`,
+          expected: 'the customer’s role before its database is put in place',
+          next: `./runbooks/add-customer.mts ${customer}, and then this again`,
+        })
+      const half = found?.bare || found?.comment === comments.restoring(backup)
+      const orphaned = found?.comment === comments.orphaned(backup)
+      if (!found || half || (orphaned && facts)) return { lines: [`restore ${backup.folder}, and compare it`] }
+      if (orphaned || found.comment === comments.restored(backup)) return undefined
       throw new Failure({
         found: `the database ${database} is there already, and is not that backup`,
         expected: 'a name that is free',

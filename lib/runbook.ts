@@ -29,7 +29,7 @@ export type Procedure = {
   steps: readonly AnyStep[]
   /** told at the end of a run that succeeded */
   afterwards?: readonly string[]
-  /** called at the end of a run that went to its end; what it tells are warnings */
+  /** called at the end of a run that went to its end, or whose preflight has failed; what it tells are warnings */
   ended?: (exit: number) => Promise<void>
 }
 
@@ -297,6 +297,7 @@ async function carryOut(it: Runbook, run: Run, given: Arguments, control: Contro
     const exit = signal.aborted ? EXIT.interrupted : EXIT.failed
     control.abandon()
     await converged.catch(() => {})
+    if (!plan && exit === EXIT.failed && wanted === steps) await ended?.(exit).catch(() => {}) // why is told already
     return finish({ event: 'run finished', counts: {}, exit, seconds: seconds(), ...log })
   }
   hold = false

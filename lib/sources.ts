@@ -122,14 +122,24 @@ function databaseSource(run: Run, server: () => Promise<Server>, name: string, d
   }
 }
 
-/** Of a customer without a database: it fails, and so is told among those without a fresh backup. */
-function missingSource(customer: string): Source {
+/**
+ * Of a customer whose database cannot be read: it fails, and so is told among those without a fresh backup.
+ *
+ * @param closed it is there, and takes no connections
+ */
+function missingSource(customer: string, closed: boolean): Source {
   const { database } = namesOf(customer)
   return {
     name: `database/${customer}`,
     title: `database ${database} is backed up`,
     file: 'dump.zst.age',
     read: async () => {
+      if (closed)
+        throw new Failure({
+          found: `the database ${database} takes no connections`,
+          expected: 'an open one: a restore was ended between closing and renaming it',
+          next: `./runbooks/restore.mts ${customer} --swap, which goes on`,
+        })
       throw new Failure({
         found: `the database ${database} is not there`,
         expected: 'one, since gitops/apps has its customer',
@@ -231,7 +241,8 @@ export async function discover(run: Run, platform: Platform, only?: string): Pro
       ...open
         .map((database) => databaseSource(run, server, nameOf(database), database))
         .filter(({ name }) => wanted(name.replace('database/', ''))),
-      ...[...missing, ...shut].map(missingSource),
+      ...missing.map((customer) => missingSource(customer, false)),
+      ...shut.map((customer) => missingSource(customer, true)),
       ...customers.filter(wanted).map((customer) => secretsSource(run, customer)),
       ...(only === undefined ? [stateSource(run)] : []),
     ],

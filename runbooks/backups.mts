@@ -1,6 +1,7 @@
 #!/usr/bin/env -S sh -c 'f=$0; [ -L "$f" ] && f=$(readlink -f "$f"); exec node "${f%/*}/../lib/launch.mjs" "$f" "$@"'
-// Shows the newest backup of everything; exits 1 where one is older than the site allows.
-import { backupReport, backupTable } from '../lib/backup-report.ts'
+// Shows the newest backup of everything, and exits 1 where one is older than the site allows; or all of one customer.
+import { backupReport, backupsOf, backupTable } from '../lib/backup-report.ts'
+import { customerName } from '../lib/customers.ts'
 import { EXIT } from '../lib/failure.ts'
 import { openPlatform } from '../lib/platform.ts'
 import { report, startedAs } from '../lib/runbook.ts'
@@ -9,7 +10,9 @@ export const backups = report({
   name: 'backups',
   summary:
     'Shows the newest backup of everything: its age, its size, whether it was verified; exits 1 if one is too old.',
-  report: async (run) => {
+  options: { customer: { summary: 'every backup of this customer', value: 'NAME', parse: customerName } },
+  report: async (run, { customer }) => {
+    if (customer) return backupsOf(run, customer)
     const { lines, problems } = await backupReport(run, openPlatform(run))
     const good = problems.length === 0 && lines.every(({ fresh }) => fresh)
     return {

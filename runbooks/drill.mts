@@ -9,7 +9,7 @@ import { restorePrecondition } from '../lib/postgres-preflight.ts'
 import * as preflight from '../lib/preflight.ts'
 import { runbook, startedAs } from '../lib/runbook.ts'
 import { slots } from '../lib/slots.ts'
-import { listedCustomers } from '../lib/sources.ts'
+import { discover } from '../lib/sources.ts'
 
 export const drill = runbook({
   name: 'drill',
@@ -19,7 +19,8 @@ export const drill = runbook({
   procedure: async (run, given) => {
     const identity = identityFile(given.identity, run.environment)
     const platform = openPlatform(run)
-    const [{ names, problems }, backups] = await Promise.all([listedCustomers(platform), listBackups(run)])
+    const [{ sources, problems }, backups] = await Promise.all([discover(run, platform), listBackups(run)])
+    const names = sources.flatMap(({ name }) => /^database\/(.*)/.exec(name)?.[1] ?? [])
     const turn = slots(2) // a restore takes the server more than a dump does
     return {
       preflight: [

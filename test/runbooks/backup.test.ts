@@ -302,6 +302,47 @@ test('the heartbeat is sent when everything has a fresh backup, and only then', 
   }
 })
 
+test('where it cannot be found out what to back up, it still says who is without a fresh backup', async ({
+  operator,
+}) => {
+  await must(operator, 'backup')
+  for (const source of ['database/acme', 'secrets/zenith']) {
+    const [folder = ''] = await folders(operator, source)
+    await copyTo(operator, folder, new Date(Date.now() - 48 * HOUR))
+    await remove(operator, `${folder}/`)
+  }
+  const told = 'without a fresh backup: database/acme (the newest is 48 h old), secrets/zenith (the newest is 48 h old)'
+  await plant(operator, { api: 'spaces', method: 'GET', path: 'terraform.tfstate' }, { status: 500 })
+  const unknown = await run(operator, 'backup', '--json')
+  assert.is(unknown.code, 1)
+  assert.equal(warningsOf(unknown), [told])
+  const report = await run(operator, 'backups')
+  assert.is(report.code, 1)
+  assert.match(report.stdout, /^database\/acme +48 h old .* TOO OLD$/m)
+  assert.match(report.stdout, 'warning: who the customers are is not known')
+})
+
+test('a backup from the future, of a clock that was wrong, is not fresh', async ({ operator }) => {
+  await must(operator, 'backup')
+  const [folder = ''] = await folders(operator, 'database/zenith')
+  await copyTo(operator, folder, new Date(Date.now() + 72 * HOUR))
+  assert.is((await run(operator, 'backups')).code, 1)
+  assert.match((await run(operator, 'backup', '--plan', '--customer', 'zenith')).stdout, '1 to change')
+})
+
+test('backups --customer shows every one, with what restore takes as --at', async ({ operator }) => {
+  await must(operator, 'backup')
+  await must(operator, 'backup', '--again', '--customer', 'acme')
+  const { code, stdout } = await run(operator, 'backups', '--customer', 'acme')
+  assert.is(code, 0)
+  const all = [...stdout.matchAll(/^(database|secrets)\/acme +\d min old +(\S+Z) +\S+ MiB +yes$/gm)]
+  assert.is(all.length, 4, stdout)
+  const times = (await folders(operator, 'database/acme')).map((folder) => folder.split('/').at(-1))
+  for (const [, kind, time = ''] of all)
+    if (kind === 'database') assert.ok(times.includes(stampOf(new Date(time))), time)
+  assert.is((await run(operator, 'backups', '--customer', 'nobody')).code, 1)
+})
+
 test('backups shows every source, and exits 1 when one is older than the site allows', async ({ operator }) => {
   const none = await run(operator, 'backups')
   assert.is(none.code, 1)

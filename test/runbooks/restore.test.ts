@@ -265,8 +265,14 @@ test('a customer whose role and database are lost: what it had comes back when i
     'DROP ROLE customer_zenith',
   )
   // Without a role to own it, it can be looked at all the same.
-  await must(operator, 'restore', 'zenith', '--into', 'mine_orphan')
-  assert.equal(await wordsIn(operator, 'mine_orphan'), ['one', 'three', 'two'])
+  await must(operator, 'restore', 'zenith')
+  const [orphan = ''] = await others(operator)
+  assert.equal(await wordsIn(operator, orphan), ['one', 'three', 'two'])
+  assert.match(await must(operator, 'restore', 'zenith'), ' 0 changed')
+  const { code, stdout } = await run(operator, 'restore', 'zenith', '--swap', '--yes')
+  assert.is(code, 1)
+  assert.match(stdout, 'there is no role customer_zenith')
+  assert.match(stdout, 'next: ./runbooks/add-customer.mts zenith, and then this again')
   await must(operator, 'add-customer', 'zenith')
   await must(operator, 'restore', 'zenith', '--swap', '--yes')
   assert.equal(await asZenith(operator), ['one', 'three', 'two'])
