@@ -1,6 +1,6 @@
 // What there is of backups, source by source: the newest, its age and size, whether it was read again, whether it restores.
 import { ageOf, isYounger } from './backup-steps.ts'
-import { type Backup, listBackups, newestOf } from './backups.ts'
+import { type Backup, listBackups, newestOf, sourcesIn } from './backups.ts'
 import { readEvidence } from './drill.ts'
 import { Failure, oneLine, tell } from './failure.ts'
 import type { Platform } from './platform.ts'
@@ -25,7 +25,7 @@ export async function backupReport(run: Run, platform: Platform): Promise<{ line
   const backups = await listBackups(run)
   // Of a platform that is lost the bucket still tells what there is.
   const { sources, problems } = await discover(run, platform).catch((error: unknown) => ({
-    sources: [...new Set(backups.map(({ source }) => source))].map((name) => ({ name })),
+    sources: sourcesIn(backups).map((name) => ({ name })),
     problems: [`who the customers are is not known: ${oneLine(tell(error))}`],
   }))
   const maxAge = run.site.backups.max_age_hours * 3_600_000

@@ -9,10 +9,11 @@ import {
   type Sent,
   type Source,
   sendBackup,
+  sourcesIn,
   verifyBackup,
 } from './backups.ts'
 import { type AnyStep, type Drift, type Step, step } from './converge.ts'
-import { EXIT, Failure, oneLine, tell } from './failure.ts'
+import { Failure, oneLine, tell } from './failure.ts'
 import type { Platform } from './platform.ts'
 import { freeConnections, withPostgres } from './postgres.ts'
 import { expired } from './retention.ts'
@@ -118,7 +119,7 @@ type Expired = Drift & { keys: string[] }
 
 /** @returns a step for each source that has backups: only those are kept that the site wants */
 export async function retentionSteps(run: Run): Promise<AnyStep[]> {
-  const sources = [...new Set((await listBackups(run)).map(({ source }) => source))].sort()
+  const sources = sourcesIn(await listBackups(run))
   const { backups: retention } = run.site
   return sources.map((source) =>
     step<Expired>({
@@ -148,26 +149,20 @@ export async function retentionSteps(run: Run): Promise<AnyStep[]> {
 const inOrderOfRemoval = ({ keys }: Backup) =>
   [...keys].sort((a, b) => Number(b.endsWith('/manifest.json')) - Number(a.endsWith('/manifest.json')))
 
-/** The same where what there is to back up cannot be found out: of the sources that the bucket knows. */
-export async function raiseAlarmsOfKnown(run: Run): Promise<void> {
-  const names = [...new Set((await listBackups(run)).map(({ source }) => source))]
-  await raiseAlarms(
-    run,
-    names.map((name) => ({ name })),
-    EXIT.failed,
-    false,
-  )
-}
-
-/** What a run of backups tells at its end: who is without a fresh one; and the heartbeat, when nobody is. */
+/**
+ * What a run of backups tells at its end: who is without a fresh one; and the heartbeat, when nobody is.
+ *
+ * @param sources undefined where they could not be found out: then those that the bucket knows
+ */
 export async function raiseAlarms(
   run: Run,
-  sources: readonly Pick<Source, 'name'>[],
+  sources: readonly Source[] | undefined,
   exit: number,
   whole: boolean,
 ): Promise<void> {
   const backups = await listBackups(run)
-  const without = sources.flatMap(({ name }) => {
+  const names = sources?.map(({ name }) => name) ?? sourcesIn(backups)
+  const without = names.flatMap((name) => {
     const newest = newestOf(backups, name)
     if (newest && isYounger(newest, run.site.backups.max_age_hours * HOUR)) return []
     return [`${name} (${newest ? `the newest is ${ageOf(newest)}` : 'none'})`]

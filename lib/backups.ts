@@ -84,6 +84,10 @@ export async function listBackups(run: Run, source?: string): Promise<Backup[]> 
   return [...backups.values()].map((one) => ({ ...one, verified: one.verified && one.bytes > 0 }))
 }
 
+/** @returns the names of all sources that have backups, in order */
+export const sourcesIn = (backups: readonly Backup[]): string[] =>
+  [...new Set(backups.map(({ source }) => source))].sort()
+
 /** The bucket's listing, read once, and once more when the run has its lock. */
 export function openCatalogue(run: Run): () => Promise<Backup[]> {
   const [early, underLock] = [once(() => listBackups(run)), once(() => listBackups(run))]

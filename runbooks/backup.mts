@@ -1,7 +1,8 @@
 #!/usr/bin/env -S sh -c 'f=$0; [ -L "$f" ] && f=$(readlink -f "$f"); exec node "${f%/*}/../lib/launch.mjs" "$f" "$@"'
 // Backs up every customer's database and secrets, and Terraform's state: encrypted, to Spaces, and read again.
-import { backupSteps, discoveredStep, raiseAlarms, raiseAlarmsOfKnown } from '../lib/backup-steps.ts'
+import { backupSteps, discoveredStep, raiseAlarms } from '../lib/backup-steps.ts'
 import { customerName } from '../lib/customers.ts'
+import { EXIT } from '../lib/failure.ts'
 import { openPlatform } from '../lib/platform.ts'
 import { dumpPrecondition } from '../lib/postgres-preflight.ts'
 import * as preflight from '../lib/preflight.ts'
@@ -26,7 +27,7 @@ export const backup = runbook({
   procedure: async (run, { customer, shard, again }) => {
     const platform = openPlatform(run)
     const { sources, problems } = await discover(run, platform, customer).catch(async (error: unknown) => {
-      await raiseAlarmsOfKnown(run).catch(() => {}) // Spaces may be out of reach as well
+      await raiseAlarms(run, undefined, EXIT.failed, false).catch(() => {}) // Spaces may be out of reach as well
       throw error
     })
     const ours = shard ? sources.filter(({ name }) => isInShard(name, parseShard(shard))) : sources
