@@ -5,14 +5,23 @@ import { fileStep, type Repository } from './repository.ts'
 import type { Site } from './site.ts'
 import { renderTemplate } from './templates.ts'
 
-/** @param tag pins the customer to an image; undefined: it follows the chart's */
-export const renderValues = (site: Site, customer: string, tag: string | undefined): string =>
+/**
+ * @param tag pins the customer to an image; undefined: it follows the chart's
+ * @param secretChecksum SHA-256 of the customer's Secret, 64 hexadecimal digits; undefined: pods outlive a change of it
+ */
+export const renderValues = (
+  site: Pick<Site, 'image_repository'>,
+  customer: string,
+  tag: string | undefined,
+  secretChecksum?: string,
+): string =>
   renderTemplate('values.yaml', {
     customer,
     subdomain: customer,
     image_repository: site.image_repository,
     tag,
     existing_secret: namesOf(customer).slug,
+    secret_checksum: secretChecksum,
   })
 
 /** What the container registries take as a tag. */

@@ -43,12 +43,14 @@ test('the values file of a customer reads back what it was given', () => {
       image_repository: awkward,
       tag: awkward,
       existing_secret: awkward,
+      secret_checksum: awkward,
     }
     assert.equal(parse(renderTemplate('values.yaml', view)), {
       customer: awkward,
       subdomain: awkward,
       image: { repository: awkward, tag: awkward },
       existingSecret: awkward,
+      secretChecksum: awkward,
       env: { NODE_ENV: 'production' },
     })
   }
