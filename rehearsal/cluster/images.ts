@@ -1,0 +1,175 @@
+// Container images without a container engine: OCI archives, laid out by hand as the image specification says
+// (github.com/opencontainers/image-spec), from a Debian root made once by mmdebstrap and single files.
+import { createHash } from 'node:crypto'
+import {
+  chmodSync,
+  copyFileSync,
+  createReadStream,
+  existsSync,
+  linkSync,
+  mkdirSync,
+  mkdtempSync,
+  renameSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
+import { dirname, join } from 'node:path'
+import { pipeline } from 'node:stream/promises'
+import type { Machine } from '../tools/machine.ts'
+import { run } from '../tools/run.ts'
+
+/** What the images' programs need of a Debian; the release is the one whose libraries they run with. */
+const PACKAGES = [
+  ...['ca-certificates', 'git', 'gnupg', 'openssh-client', 'tini', 'redis-server'],
+  ...['postgresql-client', 'age', 'zstd', 'libstdc++6'],
+]
+const RELEASE = 'bookworm'
+/** Users of the images that have to have a name: ssh refuses to run without one. */
+const USERS = { argocd: 999 }
+
+/** A layer: a tar file whose name is its digest. */
+export type Layer = { path: string; digest: string; size: number }
+
+export type Image = {
+  /** as pods name it: 'quay.io/argoproj/argocd:v3.5.7' */
+  reference: string
+  layers: readonly Layer[]
+  config: { Entrypoint: string[]; Cmd?: string[]; User?: string; Env?: string[]; WorkingDir?: string }
+}
+
+const sha256 = (content: string) => createHash('sha256').update(content).digest('hex')
+
+async function asLayer(tar: string, folder: string): Promise<Layer> {
+  const hash = createHash('sha256')
+  await pipeline(createReadStream(tar), hash)
+  const digest = hash.digest('hex')
+  const path = join(folder, `${digest}.tar`)
+  renameSync(tar, path)
+  return { path, digest, size: statSync(path).size }
+}
+
+const layersOf = ({ cache }: Machine) => join(cache, 'layers')
+
+/** A record of what a layer was made from, so that it is found again. */
+async function remembered(machine: Machine, identity: string, make: (tar: string) => Promise<void>): Promise<Layer> {
+  const folder = layersOf(machine)
+  mkdirSync(folder, { recursive: true })
+  const record = join(folder, `${sha256(identity).slice(0, 16)}.json`)
+  if (existsSync(record)) {
+    const layer: Layer = JSON.parse(await (await import('node:fs/promises')).readFile(record, 'utf8'))
+    if (existsSync(layer.path)) return layer
+  }
+  const scratch = mkdtempSync(join(folder, 'new-'))
+  try {
+    const tar = join(scratch, 'layer.tar')
+    await make(tar)
+    const layer = await asLayer(tar, folder)
+    writeFileSync(join(scratch, 'record'), JSON.stringify(layer))
+    renameSync(join(scratch, 'record'), record)
+    return layer
+  } finally {
+    rmSync(scratch, { recursive: true, force: true })
+  }
+}
+
+/** @returns a small Debian, from its packages; half a minute where it is not in the cache yet */
+export const debianLayer = (machine: Machine): Promise<Layer> =>
+  remembered(machine, JSON.stringify([RELEASE, PACKAGES, USERS]), async (tar) => {
+    const users = Object.entries(USERS).map(
+      ([name, id]) =>
+        `--customize-hook=chroot "$1" useradd --system --uid ${id} --home-dir /home/${name} --create-home ${name}`,
+    )
+    await run(
+      [
+        ...['mmdebstrap', '--quiet', '--variant=minbase', `--include=${PACKAGES.join(',')}`, ...users],
+        ...['--dpkgopt=path-exclude=/usr/share/doc/*', '--dpkgopt=path-exclude=/usr/share/man/*'],
+        ...['--dpkgopt=path-exclude=/usr/share/locale/*', RELEASE, tar],
+      ],
+      { environment: machine.environment },
+    )
+  })
+
+/** A file of a layer: a copy of one of the machine's, or a link to another one of the image. */
+export type LayerFile = { path: string; source: string; mode?: number } | { path: string; link: string }
+
+/**
+ * @param identity changes whenever a file does
+ * @param files absolute paths in the image
+ */
+export const filesLayer = (machine: Machine, identity: string, files: readonly LayerFile[]): Promise<Layer> =>
+  remembered(machine, JSON.stringify([identity, files]), async (tar) => {
+    const root = `${tar}.root`
+    for (const file of files) {
+      const path = join(root, file.path)
+      mkdirSync(dirname(path), { recursive: true })
+      if ('link' in file) symlinkSync(file.link, path)
+      else {
+        copyFileSync(file.source, path)
+        chmodSync(path, file.mode ?? 0o755)
+      }
+    }
+    const plain = ['--owner=0', '--group=0', '--numeric-owner', '--mtime=@0', '--sort=name']
+    await run(['tar', ...plain, '-C', root, '-cf', tar, '.'], { environment: process.env })
+  })
+
+const INDEX = 'application/vnd.oci.image.index.v1+json'
+const MANIFEST = 'application/vnd.oci.image.manifest.v1+json'
+const CONFIG = 'application/vnd.oci.image.config.v1+json'
+const LAYER = 'application/vnd.oci.image.layer.v1.tar'
+
+/**
+ * Writes images into one archive, each layer once.
+ *
+ * @param path of the archive
+ * @param known layers that its reader has already, and that are left out
+ */
+export async function writeArchive(
+  path: string,
+  images: readonly Image[],
+  known: readonly Layer[] = [],
+): Promise<void> {
+  const root = `${path}.parts`
+  rmSync(root, { recursive: true, force: true })
+  const blobs = join(root, 'blobs', 'sha256')
+  mkdirSync(blobs, { recursive: true })
+  const blob = (mediaType: string, content: object) => {
+    const text = JSON.stringify(content)
+    const digest = sha256(text)
+    writeFileSync(join(blobs, digest), text)
+    return { mediaType, digest: `sha256:${digest}`, size: Buffer.byteLength(text) }
+  }
+  const platform = { architecture: process.arch === 'x64' ? 'amd64' : process.arch, os: 'linux' }
+  const manifests = images.map(({ reference, layers, config }) => {
+    for (const layer of layers) {
+      const target = join(blobs, layer.digest)
+      if (!existsSync(target) && !known.some(({ digest }) => digest === layer.digest)) place(layer.path, target)
+    }
+    const diffs = layers.map(({ digest }) => `sha256:${digest}`)
+    const described = blob(CONFIG, { ...platform, config, rootfs: { type: 'layers', diff_ids: diffs } })
+    const manifest = blob(MANIFEST, {
+      schemaVersion: 2,
+      mediaType: MANIFEST,
+      config: described,
+      layers: layers.map(({ digest, size }) => ({ mediaType: LAYER, digest: `sha256:${digest}`, size })),
+    })
+    return { ...manifest, platform, annotations: { 'io.containerd.image.name': reference } }
+  })
+  writeFileSync(join(root, 'oci-layout'), JSON.stringify({ imageLayoutVersion: '1.0.0' }))
+  writeFileSync(join(root, 'index.json'), JSON.stringify({ schemaVersion: 2, mediaType: INDEX, manifests }))
+  try {
+    await run(['tar', '-C', root, '-cf', path, 'oci-layout', 'index.json', 'blobs'], { environment: process.env })
+  } finally {
+    rmSync(root, { recursive: true, force: true })
+  }
+}
+
+/** A copy that takes no room where the file system allows that. */
+function place(source: string, target: string): void {
+  try {
+    linkSync(source, target)
+  } catch {
+    copyFileSync(source, target)
+  }
+}

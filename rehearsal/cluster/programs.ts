@@ -1,0 +1,131 @@
+// The programs of the full rehearsal's cluster, built with Go from pinned modules into the cache: some ten minutes once,
+// nothing after. An interrupted build goes on where it was.
+import { createHash } from 'node:crypto'
+import { existsSync, readdirSync, readFileSync, renameSync, rmSync } from 'node:fs'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { buildGo, goEnvironment, oldestGo } from '../tools/go.ts'
+import { isProgram, type Machine } from '../tools/machine.ts'
+import { TRAEFIK_MODULE, traefikSource } from './traefik.ts'
+
+const folderOf = (path: string) => fileURLToPath(new URL(path, import.meta.url))
+const CLUSTER = folderOf('.')
+const KUBE_ROUTER = folderOf('kube-router')
+
+/** Its minor version is the one that terraform/variables.tf asks DigitalOcean for. */
+const moduleVersion = (module: string, file = join(CLUSTER, 'go.mod')) =>
+  new RegExp(`^\\s*${module.replaceAll('.', '\\.')} (v\\S+)`, 'm').exec(readFileSync(file, 'utf8'))?.[1] ?? ''
+
+export const KUBERNETES_VERSION = moduleVersion('k8s.io/kubernetes')
+export const ARGOCD_VERSION = moduleVersion('github.com/argoproj/argo-cd/v3')
+export const TRAEFIK_VERSION = moduleVersion('github.com/traefik/traefik/v3', join(TRAEFIK_MODULE, 'go.mod'))
+
+/** The main package of each, in the order in which they are built: the longest first. */
+const PACKAGES = {
+  'kube-apiserver': 'k8s.io/kubernetes/cmd/kube-apiserver',
+  'kube-controller-manager': 'k8s.io/kubernetes/cmd/kube-controller-manager',
+  'kube-scheduler': 'k8s.io/kubernetes/cmd/kube-scheduler',
+  kubelet: 'k8s.io/kubernetes/cmd/kubelet',
+  'kube-proxy': 'k8s.io/kubernetes/cmd/kube-proxy',
+  kubectl: 'k8s.io/kubernetes/cmd/kubectl',
+  etcd: 'go.etcd.io/etcd/server/v3',
+  helm: 'helm.sh/helm/v4/cmd/helm',
+  argocd: 'github.com/argoproj/argo-cd/v3/cmd',
+  coredns: './coredns',
+} as const
+
+export type ProgramName = keyof typeof PACKAGES | 'kube-router' | 'traefik'
+const NAMES = [...Object.keys(PACKAGES), 'kube-router', 'traefik'] as ProgramName[]
+
+/** Whole versions: what asks a server for its version must read one. */
+function ldflags(): string {
+  const stamps = ['k8s.io/component-base/version', 'k8s.io/client-go/pkg/version'].flatMap((variables) => {
+    const [major, minor] = KUBERNETES_VERSION.slice(1).split('.')
+    return [
+      `${variables}.gitVersion=${KUBERNETES_VERSION}`,
+      `${variables}.gitMajor=${major}`,
+      `${variables}.gitMinor=${minor}`,
+      `${variables}.gitTreeState=clean`,
+      `${variables}.gitCommit=${'0'.repeat(40)}`,
+      `${variables}.buildDate=1970-01-01T00:00:00Z`,
+    ]
+  })
+  const argocd = `github.com/argoproj/argo-cd/v3/common.version=${ARGOCD_VERSION.slice(1)}`
+  return ['-s', '-w', ...[...stamps, argocd].map((stamp) => `-X ${stamp}`)].join(' ')
+}
+
+const FLAGS = ['-trimpath']
+
+/** Every file that decides what is built. */
+const sources = () =>
+  readdirSync(CLUSTER, { recursive: true, encoding: 'utf8' })
+    .filter((name) => /(^|\/)(go\.(mod|sum)|[\w-]+\.go|index\.html)$/.test(name))
+    .sort()
+    .map((name) => `${name}\n${readFileSync(join(CLUSTER, name), 'utf8')}`)
+
+function cached(machine: Machine): string {
+  const identity = [...sources(), ldflags(), ...FLAGS, process.platform, process.arch]
+  const hash = createHash('sha256').update(identity.join('\n')).digest('hex').slice(0, 16)
+  return join(machine.cache, `cluster-${hash}`)
+}
+
+export const CLUSTER_GO = oldestGo(CLUSTER)
+
+/** @returns the folder of all programs; undefined where some have yet to be built */
+export function findPrograms(machine: Machine): string | undefined {
+  const folder = cached(machine)
+  return NAMES.every((name) => isProgram(join(folder, name))) ? folder : undefined
+}
+
+/**
+ * Builds what is missing. Two at once do no harm: they share what is compiled, and each program is put in place whole.
+ *
+ * @param go path of a Go that is new enough
+ * @param report told every ten seconds how far it is, and how long it may still take
+ */
+export async function buildPrograms(go: string, machine: Machine, report: (line: string) => void): Promise<void> {
+  const folder = cached(machine)
+  const workspace = `${folder}.building`
+  const progress = follow(report)
+  const build = async (module: string, programs: Partial<Record<ProgramName, string>>) => {
+    const missing = (Object.keys(programs) as ProgramName[]).filter((name) => !isProgram(join(folder, name)))
+    for (const name of missing) {
+      const output = join(folder, `${name}.${process.pid}`)
+      try {
+        await buildGo({
+          ...{ go, machine, module, workspace, ldflags: ldflags(), flags: FLAGS },
+          programs: [{ package: programs[name] ?? '', output }],
+          onPackage: progress,
+        })
+        renameSync(output, join(folder, name))
+      } finally {
+        rmSync(output, { force: true })
+      }
+    }
+  }
+  await build(CLUSTER, PACKAGES)
+  await build(KUBE_ROUTER, { 'kube-router': 'github.com/cloudnativelabs/kube-router/v2/cmd/kube-router' })
+  if (!existsSync(join(folder, 'traefik'))) {
+    const copy = await traefikSource(go, join(workspace, 'traefik'), goEnvironment(machine, workspace))
+    await build(copy, { traefik: './cmd/traefik' })
+  }
+  rmSync(workspace, { recursive: true, force: true })
+}
+
+/** How many packages are compiled in all, as measured: what cannot be known before all of them are listed. */
+const PACKAGES_IN_ALL = 5200
+
+/** @returns what is told of each compiled package, and tells how far that is every ten seconds */
+function follow(report: (line: string) => void): (name: string) => void {
+  const started = Date.now()
+  let told = started
+  let built = 0
+  return (name) => {
+    built += 1
+    if (Date.now() - told < 10_000) return
+    told = Date.now()
+    const seconds = (told - started) / 1000
+    const left = Math.max(1, Math.ceil(((PACKAGES_IN_ALL - built) * seconds) / built / 60))
+    report(`cluster: ${Math.round(seconds)} s, ${built} packages, some ${left} min left, now ${name}`)
+  }
+}

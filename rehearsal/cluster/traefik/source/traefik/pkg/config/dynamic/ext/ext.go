@@ -1,0 +1,3 @@
+package ext
+type HTTP struct{}
+type Router struct{}
