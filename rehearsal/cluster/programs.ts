@@ -113,7 +113,7 @@ export async function buildPrograms(go: string, machine: Machine, report: (line:
 }
 
 /** How many packages are compiled in all, as measured: what cannot be known before all of them are listed. */
-const PACKAGES_IN_ALL = 5200
+const PACKAGES_IN_ALL = 4000
 
 /** @returns what is told of each compiled package, and tells how far that is every ten seconds */
 function follow(report: (line: string) => void): (name: string) => void {
