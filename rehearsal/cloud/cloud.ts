@@ -25,6 +25,7 @@ import { serveControl } from './control.ts'
 import type { Account } from './digitalocean/account.ts'
 import { digitalOceanApi } from './digitalocean/api.ts'
 import { stopDatabases } from './digitalocean/databases.ts'
+import { stopLoadBalancers } from './digitalocean/load-balancers.ts'
 import { digitalOceanRoutes } from './digitalocean/routes.ts'
 import { emptyState } from './digitalocean/state.ts'
 import { serveApi, type Traffic } from './http.ts'
@@ -172,7 +173,10 @@ async function startParts({
         startValkey({ directory, name, binary: tools.valkey, authority, certificate, password, memory }),
     },
   }
-  undo.push(() => stopDatabases(account.state))
+  undo.push(
+    () => stopDatabases(account.state),
+    () => stopLoadBalancers(account.state),
+  )
   const digitalocean = keep(await serveApi(digitalOceanApi(account, digitalOceanRoutes(account)), traffic))
   base = digitalocean.url
 

@@ -213,9 +213,12 @@ test('a proxied name leads to Cloudflare', async ({ server, resolver }) => {
 test('hosts come before the records, and change as they do', async ({ resolver }) => {
   assert.equal(await resolver.resolve4('git-ssh.lunar.test'), ['10.88.0.1'])
   assert.equal(await resolver.resolve6('Git-SSH.lunar.test'), ['2001:db8::1'])
-  hosts.set('later.lunar.test', ['10.88.0.2'])
-  assert.equal(await resolver.resolve4('later.lunar.test'), ['10.88.0.2'])
-  hosts.delete('later.lunar.test')
+  const names = ['later.lunar.test', '*.later.lunar.test', 'lunar.test']
+  for (const name of names) hosts.set(name, ['10.88.0.2'])
+  for (const name of ['later.lunar.test', 'any.later.lunar.test', 'lunar.test'])
+    assert.equal(await resolver.resolve4(name), ['10.88.0.2'], name)
+  assert.is((await resolver.resolveNs('lunar.test')).length, 2)
+  for (const name of names) hosts.delete(name)
   assert.is(await codeOf(resolver.resolve4('later.lunar.test')), 'ENOTFOUND')
 })
 

@@ -99,13 +99,12 @@ function existingNames({ name: zone, records, hosts }: Zone): Set<string> {
  */
 function recordsAt(zone: Zone, name: string): Answer[] | undefined {
   const wanted = name.toLowerCase()
-  const addresses = zone.hosts.get(wanted)
-  if (addresses) return addresses.map((address) => addressAnswer(name, address, HOSTS_TTL))
-  const named = (owner: string) =>
-    answersOf(
-      name,
-      [...zone.records.values()].filter((record) => record.name === owner),
-    )
+  const named = (owner: string) => {
+    const addresses = zone.hosts.get(owner)
+    if (addresses) return addresses.map((address) => addressAnswer(name, address, HOSTS_TTL))
+    const own = [...zone.records.values()].filter((record) => record.name === owner)
+    return answersOf(name, own)
+  }
   if (wanted === zone.name) {
     const servers = NAME_SERVERS.map((server): Answer => ({ name, type: 'NS', ttl: 86_400, data: server }))
     return [startOfAuthority(zone), ...servers, ...named(wanted).filter(({ type }) => type !== 'CNAME')]
