@@ -18,11 +18,14 @@ import { startValkey } from '../servers/valkey.ts'
 import { SIGNING_REGION, startVersitygw } from '../servers/versitygw.ts'
 import { cloudflareApi } from './cloudflare/api.ts'
 import { dnsRecordRoutes } from './cloudflare/dns-records.ts'
+import { startNameServer } from './cloudflare/name-server.ts'
+import type { Hosts } from './cloudflare/zone-answers.ts'
 import { type CloudflareAccount, zoneRoutes } from './cloudflare/zones.ts'
 import { serveControl } from './control.ts'
 import type { Account } from './digitalocean/account.ts'
 import { digitalOceanApi } from './digitalocean/api.ts'
 import { stopDatabases } from './digitalocean/databases.ts'
+import { stopLoadBalancers } from './digitalocean/load-balancers.ts'
 import { digitalOceanRoutes } from './digitalocean/routes.ts'
 import { emptyState } from './digitalocean/state.ts'
 import { serveApi, type Traffic } from './http.ts'
@@ -41,6 +44,8 @@ export type CloudOptions = {
   region?: string | undefined
   /** Milliseconds from a request to the readiness of what it creates; 100 when left out. */
   readyAfter?: number | undefined
+  /** Names in the zone that its name server answers with these addresses, whatever Cloudflare's records say; none. */
+  hosts?: Hosts | undefined
 }
 
 /** How to reach a cloud, as cloud.json has it. */
@@ -48,6 +53,8 @@ export type CloudAddresses = {
   pid: number
   digitalocean: { url: string; token: string }
   cloudflare: { url: string; token: string; zone_id: string; domain: string }
+  /** Where the zone's name server answers, over UDP and TCP. */
+  dns: { host: string; port: number }
   /** The region is the one that signatures name. */
   spaces: { url: string; region: string; access_key_id: string; secret_access_key: string }
   /** The value of TF_REATTACH_PROVIDERS. */
@@ -68,7 +75,7 @@ const runtimeFile = (directory: string) => join(directory, 'runtime')
  */
 export async function startCloud(options: CloudOptions): Promise<Cloud> {
   const directory = resolve(options.directory)
-  const { domain, tools, region = 'nyc3', readyAfter = 100 } = options
+  const { domain, tools, region = 'nyc3', readyAfter = 100, hosts = new Map() } = options
   await checkFree(directory)
   await stopCloud(directory)
   await mkdir(directory, { recursive: true, mode: 0o700 })
@@ -89,7 +96,7 @@ export async function startCloud(options: CloudOptions): Promise<Cloud> {
     forgetProcess(directory, 'cloud')
   }
   try {
-    const addresses = await startParts({ directory, runtime, domain, tools, region, readyAfter, undo })
+    const addresses = await startParts({ directory, runtime, domain, tools, region, readyAfter, hosts, undo })
     const partial = `${addressFile(directory)}.${process.pid}`
     await writeFile(partial, JSON.stringify(addresses, null, 2), { mode: 0o600 })
     await rename(partial, addressFile(directory))
@@ -100,10 +107,11 @@ export async function startCloud(options: CloudOptions): Promise<Cloud> {
   }
 }
 
-type Parts = Required<Omit<CloudOptions, 'region' | 'readyAfter'>> & {
+type Parts = Required<Omit<CloudOptions, 'region' | 'readyAfter' | 'hosts'>> & {
   runtime: string
   region: string
   readyAfter: number
+  hosts: Hosts
   undo: (() => Promise<void>)[]
 }
 
@@ -114,6 +122,7 @@ async function startParts({
   tools,
   region,
   readyAfter,
+  hosts,
   undo,
 }: Parts): Promise<CloudAddresses> {
   const spaces = {
@@ -168,7 +177,10 @@ async function startParts({
         startValkey({ directory, name, binary: tools.valkey, authority, certificate, password, memory }),
     },
   }
-  undo.push(() => stopDatabases(account.state))
+  undo.push(
+    () => stopDatabases(account.state),
+    () => stopLoadBalancers(account.state),
+  )
   const digitalocean = keep(await serveApi(digitalOceanApi(account, digitalOceanRoutes(account)), traffic))
   base = digitalocean.url
 
@@ -180,6 +192,7 @@ async function startParts({
   }
   const cloudflareRoutes = [...zoneRoutes(cloudflareAccount), ...dnsRecordRoutes(cloudflareAccount)]
   const cloudflare = keep(await serveApi(cloudflareApi(cloudflareAccount, cloudflareRoutes), traffic))
+  const dns = keep(await startNameServer({ name: domain, records: cloudflareAccount.records, hosts }))
 
   const signingKey = {
     accessKeyId: spaces.access_key_id,
@@ -203,6 +216,7 @@ async function startParts({
       zone_id: cloudflareAccount.zone.id,
       domain,
     },
+    dns: { host: dns.host, port: dns.port },
     spaces: { url: front.url, region: SIGNING_REGION, ...spaces },
   }
   const control = keep(

@@ -116,6 +116,7 @@ async function objects({ digitalocean: { state }, cloudflare, spaces }: Control)
       firewalls: [...state.firewalls.values()],
       databases: await Promise.all(databases),
       kubernetes_clusters: [...state.clusters.values()].map(({ readyAt, token, ...cluster }) => cluster),
+      load_balancers: [...state.loadBalancers.values()].map(({ readyAt, held, forwards, ...balancer }) => balancer),
       projects: [...state.projects.values()],
       project_resources: Object.fromEntries(state.assignments),
       tags: [...state.tags],

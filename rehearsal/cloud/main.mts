@@ -11,12 +11,16 @@ const tools = z.strictObject({
   openssl: z.string().default('openssl'),
 })
 
+const hosts = z.record(z.string(), z.array(z.string())).transform((given) => new Map(Object.entries(given)))
+
 const USAGE = `usage: tsx rehearsal/cloud/main.mts --directory DIR --domain NAME --tools JSON [--region nyc3] [--ready-after MS]
+                                        [--hosts JSON]
   --directory    where everything is kept; cloud.json there says how to reach the cloud
   --domain       name of the DNS zone, such as lunarfront.test
   --tools        {"postgres": folder of initdb, "valkey": path, "versitygw": path, "openssl": path}
   --region       the region that all buckets are in
-  --ready-after  milliseconds from a request to the readiness of what it creates`
+  --ready-after  milliseconds from a request to the readiness of what it creates
+  --hosts        {"name in the zone": ["address", …]}, answered whatever Cloudflare's records say`
 
 const { values } = parseArgs({
   options: {
@@ -25,6 +29,7 @@ const { values } = parseArgs({
     tools: { type: 'string' },
     region: { type: 'string' },
     'ready-after': { type: 'string' },
+    hosts: { type: 'string' },
   },
 })
 if (!values.directory || !values.domain || !values.tools) {
@@ -44,12 +49,15 @@ try {
     tools: tools.parse(JSON.parse(values.tools)),
     region: values.region,
     readyAfter: values['ready-after'] === undefined ? undefined : Number(values['ready-after']),
+    hosts: values.hosts === undefined ? undefined : hosts.parse(JSON.parse(values.hosts)),
   })
   process.stdout.write(`${JSON.stringify(addresses)}\n`)
   await told
   await stop()
   process.exit(0)
 } catch (error) {
-  console.error(error instanceof z.ZodError ? `--tools: ${z.prettifyError(error)}` : (error as Error).message)
+  console.error(
+    error instanceof z.ZodError ? `--tools or --hosts: ${z.prettifyError(error)}` : (error as Error).message,
+  )
   process.exit(1)
 }

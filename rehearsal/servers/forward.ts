@@ -3,66 +3,85 @@ import { once } from 'node:events'
 import { type AddressInfo, createConnection, createServer, type Socket } from 'node:net'
 
 export type ForwardOptions = {
-  /** A Unix socket, or a TCP port: 0 for a free one; one below 1024 is root's. */
+  /** Port 0 for a free one; a port below 1024 is root's. */
   listen: { path: string } | { host: string; port: number }
   /** A Unix socket, which knows no reset, or a TCP port. */
   connect: { path: string } | { host: string; port: number }
 }
 
-/** The port is that of TCP, 0 for a socket. */
-export type Forward = { port: number; close: () => Promise<void> }
+/** Where it listens on TCP; port 0 for a Unix socket. */
+export type Forward = { host: string; port: number; close: () => Promise<void> }
 
 /** Further ones are turned away: each takes two file descriptors, and up to some hundred KiB. */
 const MOST_CONNECTIONS = 1_000
 
-/** Milliseconds of silence until a peer is asked whether it is still there: how one is noticed that left unheard. */
-const KEEP_ALIVE = 30_000
+/**
+ * Milliseconds of silence after one side has said that it has no more to send: it may wait for an answer, or be gone, and
+ * that only shows when something is sent to it.
+ */
+const HALF_OPEN = 300_000
 
 /**
  * Forwards until it is closed, which breaks the connections off that are open.
  * @returns where it listens; rejects where it cannot, with the system's error
  */
 export async function startForward({ listen, connect }: ForwardOptions): Promise<Forward> {
-  /** What breaks each connection off. */
-  const open = new Set<() => void>()
-  const settings = { allowHalfOpen: true, noDelay: true, keepAlive: true, keepAliveInitialDelay: KEEP_ALIVE }
+  const open = new Set<Socket>()
+  const settings = { allowHalfOpen: true, noDelay: true }
   const server = createServer(settings, (client) => {
     const target = createConnection({ ...connect, ...settings })
-    const breakOff = join(client, target)
-    open.add(breakOff)
-    const closing = () => void (client.closed && target.closed && open.delete(breakOff))
-    for (const socket of [client, target]) socket.once('close', closing)
+    for (const socket of [client, target]) {
+      open.add(socket)
+      socket.once('close', () => open.delete(socket))
+    }
+    join(client, target)
   })
   server.maxConnections = MOST_CONNECTIONS
   server.listen(listen)
   await once(server, 'listening')
   server.on('error', console.error)
-  const address = server.address() as AddressInfo | string
+  const bound = server.address() as AddressInfo | string
   const closed = new Promise<void>((resolve) => server.once('close', () => resolve()))
   const close = async () => {
     server.close()
-    for (const breakOff of open) breakOff()
+    for (const socket of open) breakOff(socket)
     await closed
   }
-  return { port: typeof address === 'string' ? 0 : address.port, close }
+  const { address, port } = typeof bound === 'string' ? { address: '', port: 0 } : bound
+  return { host: address, port, close }
 }
 
 /**
  * What one side sends goes to the other no faster than that one reads, and so does that it has no more to send. A side
  * that breaks off breaks the other off: an ordinary end would look as if all had been sent.
- * @returns what breaks both off
  */
-function join(client: Socket, target: Socket): () => void {
+function join(client: Socket, target: Socket): void {
   client.pipe(target)
   target.pipe(client)
-  const breakOff = () => [client, target].forEach(reset)
-  client.on('error', breakOff)
-  target.on('error', breakOff)
-  return breakOff
+  for (const [socket, other] of [
+    [client, target],
+    [target, client],
+  ] as const) {
+    socket.once('end', () => {
+      client.setTimeout(HALF_OPEN)
+      target.setTimeout(HALF_OPEN)
+    })
+    socket.once('timeout', () => {
+      breakOff(socket)
+      breakOff(other)
+    })
+    socket.on('error', () => {
+      if (isEnding(other)) other.once('finish', () => breakOff(other))
+      else breakOff(other)
+    })
+  }
 }
 
-/** A Unix socket, and one that is not connected yet, cannot say more than that it ends. */
-function reset(socket: Socket): void {
-  if (socket.remoteFamily === undefined) socket.destroy()
+/** All that was to be sent is known, and is on its way. */
+const isEnding = ({ writableEnded, writableFinished }: Socket) => writableEnded && !writableFinished
+
+/** Node can reset no connection that is ending (its handle would be lost), nor one that is not TCP or not there yet. */
+function breakOff(socket: Socket): void {
+  if (isEnding(socket) || socket.remoteFamily === undefined) socket.destroy()
   else socket.resetAndDestroy()
 }

@@ -1,4 +1,5 @@
 // Cloudflare's API: who may call it, what it refuses and in which words, and what becomes of a record.
+import { Resolver } from 'node:dns/promises'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { type Answer, cloudFor, cloudflare } from './cloud.ts'
@@ -64,12 +65,34 @@ test('a record is created under its full name, changed, and gone', async () => {
   refused(await api('DELETE', path), 404, 81044)
 })
 
+test('the name server answers with what the API has just said, and no longer with what it has taken back', async () => {
+  const { host, port } = subject.cloud.dns
+  const resolver = new Resolver({ timeout: 2_000, tries: 1 })
+  resolver.setServers([`${host}:${port}`])
+  const addresses = () => resolver.resolve4('now.app.lunarfront.test').catch(({ code }) => code)
+  assert.is(await addresses(), 'ENOTFOUND')
+  const { id } = (await api('POST', records(), a('now.app'))).body.result
+  assert.equal(await addresses(), ['203.0.113.9'])
+  await api('PATCH', `${records()}/${id}`, { content: '203.0.113.10' })
+  assert.equal(await addresses(), ['203.0.113.10'])
+  const challenge = { name: '_acme-challenge.now.app', type: 'TXT', content: 'proof', ttl: 120 }
+  const { id: proof } = (await api('POST', records(), challenge)).body.result
+  assert.equal(await resolver.resolveTxt('_acme-challenge.now.app.lunarfront.test'), [['proof']])
+  await api('DELETE', `${records()}/${id}`)
+  assert.is(await addresses(), 'ENODATA', 'there is still something below it')
+  await api('DELETE', `${records()}/${proof}`)
+  assert.is(await addresses(), 'ENOTFOUND')
+})
+
 test('records that cannot be', async () => {
   const { id } = (await api('POST', records(), a('taken'))).body.result
   refused(await api('POST', records(), a('taken')), 400, 81058)
   refused(await api('POST', records(), { ...a('taken'), type: 'CNAME', content: 'lb.lunarfront.test' }), 400, 81053)
   assert.is((await api('POST', records(), a('taken', '203.0.113.11'))).status, 200)
   refused(await api('POST', records(), a('bad', 'not-an-address')), 400, 9005)
+  refused(await api('POST', records(), a('bad', '203.0.113.999')), 400, 9005)
+  refused(await api('POST', records(), { ...a('bad'), type: 'AAAA' }), 400, 9006)
+  refused(await api('POST', records(), { ...a('bad'), type: 'CNAME', content: 'lb..lunarfront.test' }), 400, 9007)
   refused(await api('POST', records(), a('sp ace')), 400, 9000)
   refused(await api('POST', records(), { ...a('short'), ttl: 5 }), 400, 9021)
   refused(await api('POST', records(), { type: 'A' }), 400, 9207)

@@ -1,5 +1,6 @@
 // The cloud as a process of its own: how it says where it is, how it ends, and what a killed one leaves behind.
 import { type ChildProcess, spawn } from 'node:child_process'
+import { Resolver } from 'node:dns/promises'
 import { once } from 'node:events'
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -33,6 +34,7 @@ async function start({ directory, tools, children }: Context): Promise<{ child: 
     [
       ...['--no-warnings', '--import', 'tsx', MAIN, '--directory', directory, '--domain', 'lunarfront.test'],
       ...['--tools', JSON.stringify(tools), '--ready-after', '20'],
+      ...['--hosts', '{"git-ssh.lunarfront.test": ["10.88.0.1"]}'],
     ],
     { stdio: ['ignore', 'pipe', 'inherit'] },
   )
@@ -66,6 +68,9 @@ test('says where it is in a file for its owner only, and ends at a signal with a
     ])
     for (const url of [cloud.digitalocean.url, cloud.cloudflare.url, cloud.spaces.url, cloud.control])
       assert.is(new URL(url).hostname, '127.0.0.1')
+    const resolver = new Resolver({ timeout: 2_000, tries: 1 })
+    resolver.setServers([`${cloud.dns.host}:${cloud.dns.port}`])
+    assert.equal(await resolver.resolve4('git-ssh.lunarfront.test'), ['10.88.0.1'])
     const subject = { cloud: { ...cloud, stop: async () => {} }, directory: '', tools: await allTools() }
     const version = await postgresVersion(subject)
     await createDatabase(subject, { name: 'main', engine: 'pg', version })

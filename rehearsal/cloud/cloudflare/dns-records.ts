@@ -1,5 +1,6 @@
-// The zone's DNS records. They are kept and told; no name server answers with them.
+// The zone's DNS records, as the API keeps and tells them. The zone's name server answers with these very ones.
 import { randomBytes } from 'node:crypto'
+import { isIPv4, isIPv6 } from 'node:net'
 import { z } from 'zod'
 import { given, type Request, type Route, route } from '../http.ts'
 import { page, parseBody, refuse, success } from './api.ts'
@@ -45,12 +46,16 @@ function fullName(zone: string, name: string): string {
   return plain.endsWith(`.${zone}`) ? plain : `${plain}.${zone}`
 }
 
+const isHostName = (name: string) =>
+  name.length <= 253 && /^([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z0-9-]{1,63}$/i.test(name)
+
 function check({ records }: CloudflareAccount, record: DnsRecord): void {
-  if (!/^(\*\.)?([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?\.)+[a-z0-9-]+$/.test(record.name) || record.name.length > 253)
-    throw refuse(400, 9000, 'DNS name is invalid.')
-  if (record.type === 'A' && !/^(\d{1,3}\.){3}\d{1,3}$/.test(record.content))
+  if (!isHostName(record.name.replace(/^\*\./, ''))) throw refuse(400, 9000, 'DNS name is invalid.')
+  if (record.type === 'A' && !isIPv4(record.content))
     throw refuse(400, 9005, 'Content for A record must be a valid IPv4 address.')
-  if (record.type === 'CNAME' && !/^[a-z0-9_]([a-z0-9_.-]*[a-z0-9])?$/i.test(record.content))
+  if (record.type === 'AAAA' && (!isIPv6(record.content) || record.content.includes('%')))
+    throw refuse(400, 9006, 'Content for AAAA record must be a valid IPv6 address.')
+  if (record.type === 'CNAME' && !isHostName(record.content))
     throw refuse(400, 9007, 'Content for CNAME record is invalid.')
   if (record.type === 'CNAME' && record.content.toLowerCase() === record.name)
     throw refuse(400, 9039, 'CNAME content cannot reference itself.')

@@ -10,6 +10,9 @@ export type CloudflareAccount = {
   records: Map<string, DnsRecord>
 }
 
+/** Names that lead nowhere: what answers for the zone is found by its address. */
+export const NAME_SERVERS = ['ada.ns.cloudflare.test', 'bob.ns.cloudflare.test'] as const
+
 /** Refuses, as Cloudflare does, to tell a zone that does not exist from one that the token may not touch. */
 export function checkZone({ zone }: CloudflareAccount, id: string): void {
   if (!/^[0-9a-f]{32}$/.test(id))
@@ -24,7 +27,7 @@ const body = ({ zone }: CloudflareAccount) => ({
   paused: false,
   type: 'full',
   development_mode: 0,
-  name_servers: ['ada.ns.cloudflare.test', 'bob.ns.cloudflare.test'],
+  name_servers: NAME_SERVERS,
   original_name_servers: null,
   original_registrar: null,
   original_dnshost: null,

@@ -5,6 +5,7 @@ import { type Request, type Route, route } from '../http.ts'
 import { found, page, parseBody, unprocessable } from './api.ts'
 import type { DatabaseServers } from './databases.ts'
 import type { ReadyAt, State } from './state.ts'
+import { monthToDateUsage } from './usage.ts'
 
 export type Account = {
   token: string
@@ -19,7 +20,7 @@ export type Account = {
 }
 
 /** @returns when what the request creates is ready */
-export const readyAt = ({ readyAfter }: Account, { neverReady }: Request): ReadyAt =>
+export const readyAt = ({ readyAfter }: Account, { neverReady }: Pick<Request, 'neverReady'>): ReadyAt =>
   neverReady ? Number.POSITIVE_INFINITY : Date.now() + readyAfter
 
 const newKey = z.object({ name: z.string().min(1), public_key: z.string() })
@@ -53,15 +54,18 @@ export function accountRoutes(account: Account): Route[] {
         },
       },
     })),
-    route('GET', '/v2/customers/my/balance', () => ({
-      status: 200,
-      body: {
-        month_to_date_balance: state.monthToDateUsage.toFixed(2),
-        account_balance: '0.00',
-        month_to_date_usage: state.monthToDateUsage.toFixed(2),
-        generated_at: new Date().toISOString(),
-      },
-    })),
+    route('GET', '/v2/customers/my/balance', () => {
+      const used = monthToDateUsage(state).toFixed(2)
+      return {
+        status: 200,
+        body: {
+          month_to_date_balance: used,
+          account_balance: '0.00',
+          month_to_date_usage: used,
+          generated_at: new Date().toISOString(),
+        },
+      }
+    }),
     route('GET', '/v2/account/keys', (request) => page('ssh_keys', [...state.keys.values()], request, account.base())),
     route('POST', '/v2/account/keys', (request) => {
       const { name, public_key } = parseBody(newKey, request)

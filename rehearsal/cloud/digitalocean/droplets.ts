@@ -178,8 +178,8 @@ function effectOf(droplet: Droplet, { type, name, size }: z.infer<typeof newActi
 export function removeDroplet(state: State, id: number): void {
   state.droplets.delete(id)
   for (const reserved of state.reservedIps.values()) if (reserved.dropletId === id) reserved.dropletId = undefined
-  for (const firewall of state.firewalls.values())
-    firewall.droplet_ids = firewall.droplet_ids.filter((member) => member !== id)
+  for (const each of [...state.firewalls.values(), ...state.loadBalancers.values()])
+    each.droplet_ids = each.droplet_ids.filter((member) => member !== id)
 }
 
 export function dropletRoutes(account: Account): Route[] {

@@ -6,6 +6,7 @@ import { type Account, readyAt } from './account.ts'
 import { found, list, page, parseBody, text, unprocessable } from './api.ts'
 import { isRegion, KUBERNETES_VERSIONS, REGIONS, SIZES } from './catalog.ts'
 import { addDroplet, removeDroplet } from './droplets.ts'
+import { loadBalancersOf, removeLoadBalancer } from './load-balancers.ts'
 import { dropletsLeft, type KubernetesCluster, type NodePool, now } from './state.ts'
 import { joinedVpc } from './vpcs.ts'
 
@@ -187,12 +188,11 @@ const options = {
   sizes: SIZES.map(({ slug }) => ({ name: slug, slug })),
 }
 
+/** What the cluster has made in the account, its load balancers, stays. */
 function removeCluster({ state }: Account, cluster: KubernetesCluster): void {
   for (const pool of cluster.node_pools) for (const node of pool.nodes) removeDroplet(state, node.dropletId)
   state.clusters.delete(cluster.id)
 }
-
-const NO_RESOURCES = { load_balancers: [], volumes: [], volume_snapshots: [] }
 
 export function kubernetesRoutes(account: Account): Route[] {
   const { state } = account
@@ -230,13 +230,19 @@ export function kubernetesRoutes(account: Account): Route[] {
       return { status: 204 }
     }),
     route('GET', '/v2/kubernetes/clusters/:id/destroy_with_associated_resources', (_request, { id }) => {
-      cluster(id)
-      return { status: 200, body: NO_RESOURCES }
+      const load_balancers = loadBalancersOf(state, cluster(id)).map(({ id, name }) => ({ id, name }))
+      return { status: 200, body: { load_balancers, volumes: [], volume_snapshots: [] } }
     }),
-    route('DELETE', '/v2/kubernetes/clusters/:id/destroy_with_associated_resources/dangerous', (_request, { id }) => {
-      removeCluster(account, cluster(id))
-      return { status: 204 }
-    }),
+    route(
+      'DELETE',
+      '/v2/kubernetes/clusters/:id/destroy_with_associated_resources/dangerous',
+      async (_request, { id }) => {
+        const gone = cluster(id)
+        removeCluster(account, gone)
+        for (const balancer of loadBalancersOf(state, gone)) await removeLoadBalancer(account, balancer)
+        return { status: 204 }
+      },
+    ),
     route('POST', '/v2/kubernetes/clusters/:id/upgrade', (request, { id }) => {
       const { version } = parseBody(z.object({ version: z.string() }), request)
       if (!KUBERNETES_VERSIONS.includes(version))

@@ -19,6 +19,7 @@ const resourceNames = (state: State): string[] => [
   ...[...state.droplets.keys()].map((id) => `do:droplet:${id}`),
   ...[...state.databases.keys()].map((id) => `do:dbaas:${id}`),
   ...[...state.clusters.keys()].map((id) => `do:kubernetes:${id}`),
+  ...[...state.loadBalancers.keys()].map((id) => `do:loadbalancer:${id}`),
   ...[...state.reservedIps.keys()].map((ip) => `do:reservedip:${ip}`),
 ]
 

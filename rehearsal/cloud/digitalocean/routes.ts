@@ -7,6 +7,7 @@ import { dropletRoutes } from './droplets.ts'
 import { firewallRoutes } from './firewalls.ts'
 import { kubernetesRoutes } from './kubernetes.ts'
 import { leftoverRoutes } from './leftovers.ts'
+import { loadBalancerRoutes } from './load-balancers.ts'
 import { offerRoutes } from './offers.ts'
 import { projectRoutes } from './projects.ts'
 import { reservedIpRoutes } from './reserved-ips.ts'
@@ -16,5 +17,5 @@ import { vpcRoutes } from './vpcs.ts'
 export const digitalOceanRoutes = (account: Account): Route[] =>
   [
     ...[accountRoutes, offerRoutes, vpcRoutes, dropletRoutes, actionRoutes, reservedIpRoutes, firewallRoutes],
-    ...[databaseRoutes, kubernetesRoutes, projectRoutes, tagRoutes, leftoverRoutes],
+    ...[databaseRoutes, kubernetesRoutes, loadBalancerRoutes, projectRoutes, tagRoutes, leftoverRoutes],
   ].flatMap((routes) => routes(account))

@@ -1,5 +1,7 @@
 // Everything that exists in the account, as plain data.
 import { randomBytes, randomUUID } from 'node:crypto'
+import type { HeldAddress } from '../../servers/addresses.ts'
+import type { Forward } from '../../servers/forward.ts'
 import type { Postgres } from '../../servers/postgres.ts'
 import type { Valkey } from '../../servers/valkey.ts'
 
@@ -122,6 +124,38 @@ export type KubernetesCluster = {
   readyAt: ReadyAt
 }
 
+export type ForwardingRule = {
+  entry_protocol: string
+  entry_port: number
+  target_protocol: string
+  target_port: number
+  certificate_id: string
+  tls_passthrough: boolean
+}
+export type LoadBalancer = {
+  id: string
+  name: string
+  /** An address of loopback that nobody else on this machine has. */
+  ip: string
+  region: string
+  vpc_uuid: string
+  /** Nodes of it, each at the same price. */
+  size_unit: number
+  forwarding_rules: ForwardingRule[]
+  droplet_ids: number[]
+  /** Droplets with this tag are behind it, instead of those of droplet_ids. */
+  tag: string
+  /** Its own: those of a cluster's load balancer have k8s:CLUSTER among them. */
+  tags: string[]
+  /** What else the API is told of it, and tells again. */
+  settings: Record<string, unknown>
+  created_at: string
+  readyAt: ReadyAt
+  held: HeldAddress
+  /** What listens at its address, and ends with it. */
+  forwards: Forward[]
+}
+
 export type Project = {
   id: string
   name: string
@@ -135,7 +169,7 @@ export type Project = {
 
 export type State = {
   account: { uuid: string; email: string; droplet_limit: number }
-  /** US dollars. */
+  /** US dollars, but for what the load balancers that exist have cost. */
   monthToDateUsage: number
   keys: Map<number, SshKey>
   vpcs: Map<string, Vpc>
@@ -145,6 +179,7 @@ export type State = {
   firewalls: Map<string, Firewall>
   databases: Map<string, DatabaseCluster>
   clusters: Map<string, KubernetesCluster>
+  loadBalancers: Map<string, LoadBalancer>
   projects: Map<string, Project>
   /** Project ids by the resource names (do:droplet:1) of what was moved into them. */
   assignments: Map<string, string>
@@ -177,6 +212,7 @@ export function emptyState(domain: string): State {
     firewalls: new Map(),
     databases: new Map(),
     clusters: new Map(),
+    loadBalancers: new Map(),
     projects: new Map([[project.id, project]]),
     assignments: new Map(),
     tags: new Set(),

@@ -36,6 +36,9 @@ const members = (state: State, id: string): string[] => [
   ...[...state.databases.values()]
     .filter((database) => database.private_network_uuid === id)
     .map(({ id }) => `do:dbaas:${id}`),
+  ...[...state.loadBalancers.values()]
+    .filter((balancer) => balancer.vpc_uuid === id)
+    .map(({ id }) => `do:loadbalancer:${id}`),
 ]
 
 function createVpc(state: State, wanted: z.infer<typeof newVpc>, isDefault: boolean): Vpc {
