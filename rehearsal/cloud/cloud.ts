@@ -4,7 +4,7 @@ import { existsSync } from 'node:fs'
 import { chmod, mkdir, mkdtemp, readFile, rename, rm, writeFile } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
 import { serveProviders } from '../provider/providers.ts'
-import { createAuthority, issueCertificate } from '../servers/certificates.ts'
+import { createAuthority, issueCertificate, LOOPBACK } from '../servers/certificates.ts'
 import { installedVersions, startPostgres } from '../servers/postgres.ts'
 import {
   endAll,
@@ -147,11 +147,7 @@ async function startParts({
   ] as const
   await Promise.allSettled(parts) // none is still at work when what was made is undone
   const [authority, versions, s3] = await Promise.all(parts)
-  const certificate = await issueCertificate(authority, join(directory, 'tls'), {
-    file: 'server',
-    names: ['localhost'],
-    addresses: ['127.0.0.1'],
-  })
+  const certificate = await issueCertificate(authority, join(directory, 'tls'), LOOPBACK)
 
   const traffic: Traffic = { faults: [], calls: [] }
   const keep = <T extends { close: () => Promise<void> }>(listener: T): T => {
