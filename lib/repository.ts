@@ -253,7 +253,7 @@ export function fileStep(
     title: string
     path: string
     message: string
-    check: (text: string | undefined) => string | undefined
+    check: (text: string | undefined) => Promise<string | undefined>
     needs?: readonly AnyStep[]
   },
 ): Step {
