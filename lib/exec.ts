@@ -31,6 +31,8 @@ export type Command = {
   shown?: boolean
   /** exit codes that are answers and not failures; [0] unless told */
   codes?: readonly number[]
+  /** aborted when it has said enough: it is ended, which is no failure then */
+  enough?: AbortSignal
   /** one command that helps when this one fails */
   next?: string
 }
@@ -41,7 +43,7 @@ export type Exec = (command: Command) => Promise<Output>
 
 /** What a child needs to find its programs, its home, the network and an SSH agent; nothing else is handed down. */
 const HANDED_DOWN =
-  /^(PATH|HOME|USER|LOGNAME|LANG|LC_\w+|TERM|TZ|TMPDIR|SHELL|SSH_AUTH_SOCK|PGHOSTADDR|(HTTPS?|NO|ALL)_PROXY|(https?|no|all)_proxy|SSL_CERT_(FILE|DIR))$/
+  /^(PATH|HOME|USER|LOGNAME|LANG|LC_\w+|TERM|TZ|TMPDIR|SHELL|SSH_AUTH_SOCK|PGHOSTADDR|(HTTPS?|NO|ALL)_PROXY|(https?|no|all)_proxy|SSL_CERT_(FILE|DIR)|GIT_CONFIG_(COUNT|(KEY|VALUE)_\d+))$/
 
 export type ExecOptions = {
   environment: Record<string, string | undefined>
@@ -78,6 +80,7 @@ export function createExec({ environment, signal, kill, log = () => {} }: ExecOp
       onStart,
       shown = true,
       codes = [0],
+      enough,
       next,
     } = command
     const title = redact(argv.join(' '))
@@ -108,6 +111,9 @@ export function createExec({ environment, signal, kill, log = () => {} }: ExecOp
     const terminate = () => end('SIGKILL')
     signal?.addEventListener('abort', interrupt)
     kill?.addEventListener('abort', terminate)
+    const suffices = () => end('SIGTERM')
+    if (enough?.aborted) suffices()
+    enough?.addEventListener('abort', suffices)
     let timedOut = false
     const timer = setTimeout(() => {
       timedOut = true
@@ -122,7 +128,8 @@ export function createExec({ environment, signal, kill, log = () => {} }: ExecOp
       const { exitCode, stdout, stderr } = await child
       await followed?.end()
       const code = exitCode ?? -1
-      if (codes.includes(code) && !timedOut) return { code, stdout, stderr }
+      const sufficed = enough?.aborted && !signal?.aborted
+      if ((codes.includes(code) || sufficed) && !timedOut) return { code, stdout, stderr }
       const reason = signal?.aborted
         ? 'was interrupted'
         : timedOut
@@ -138,6 +145,7 @@ export function createExec({ environment, signal, kill, log = () => {} }: ExecOp
       clearTimeout(timer)
       signal?.removeEventListener('abort', interrupt)
       kill?.removeEventListener('abort', terminate)
+      enough?.removeEventListener('abort', suffices)
       if (file !== undefined) closeSync(file)
     }
   }

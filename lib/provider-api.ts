@@ -19,7 +19,12 @@ export class ApiError extends Error {
 const ATTEMPTS = 4
 
 /** GET with a bearer token. A 429, a 5xx or a broken connection is tried again, after the time the provider asks for. */
-async function get(url: string, token: Secret, signal: AbortSignal): Promise<unknown> {
+async function get(
+  url: string,
+  token: Secret,
+  signal: AbortSignal,
+  read = (response: Response): Promise<unknown> => response.json(),
+): Promise<unknown> {
   for (let attempt = 1; ; attempt++) {
     let pause = 250 * 2 ** attempt
     try {
@@ -27,11 +32,8 @@ async function get(url: string, token: Secret, signal: AbortSignal): Promise<unk
         headers: { authorization: `Bearer ${token.reveal()}`, accept: 'application/json' },
         signal: AbortSignal.any([signal, AbortSignal.timeout(15_000)]),
       })
-      const body: unknown = await response.json().catch((error: unknown) => {
-        if (response.ok) throw error // it broke off, or somebody else has answered
-        return {}
-      })
-      if (response.ok) return body
+      if (response.ok) return await read(response) // or it broke off, or somebody else has answered
+      const body: unknown = await response.json().catch(() => ({}))
       if (attempt === ATTEMPTS || (response.status !== 429 && response.status < 500))
         throw new ApiError(response.status, messageOf(body) ?? response.statusText)
       pause = Math.min(Number(response.headers.get('retry-after')) * 1000 || pause, 60_000)
@@ -66,6 +68,36 @@ const reasonOf = (error: unknown): string => {
 /** @param path '/v2/…'. @returns DigitalOcean's answer; throws an ApiError where that is no success */
 export const askDigitalocean = ({ credentials, signal }: Providers, path: string) =>
   get(credentials.digitalocean.url + path, credentials.digitalocean.token, signal)
+
+/**
+ * @param cluster id of a Kubernetes cluster
+ * @returns text of a kubeconfig whose token is valid for some days:
+ *   https://docs.digitalocean.com/reference/api/digitalocean/#tag/Kubernetes/operation/kubernetes_get_kubeconfig
+ */
+export const kubeconfigOf = async ({ credentials: { digitalocean }, signal }: Providers, cluster: string) =>
+  String(
+    await get(`${digitalocean.url}/v2/kubernetes/clusters/${cluster}/kubeconfig`, digitalocean.token, signal, (it) =>
+      it.text(),
+    ),
+  )
+
+const balancersSchema = z.object({
+  load_balancers: z.array(z.object({ name: z.string(), ip: z.optional(z.nullable(z.string())) })),
+})
+
+/** @returns the address of the load balancer of that name; undefined where there is none, or none yet */
+export async function loadBalancerAddress(providers: Providers, name: string): Promise<string | undefined> {
+  const answer = balancersSchema.parse(await askDigitalocean(providers, '/v2/load_balancers?per_page=200'))
+  return answer.load_balancers.find((one) => one.name === name)?.ip || undefined
+}
+
+const recordsSchema = z.object({ result: z.array(z.object({ content: z.string() })) })
+
+/** @returns the addresses that a name of the zone has */
+export async function recordedAddresses(providers: Providers, zoneId: string, name: string): Promise<string[]> {
+  const path = `/zones/${zoneId}/dns_records?type=A&name=${encodeURIComponent(name)}`
+  return recordsSchema.parse(await askCloudflare(providers, path)).result.map(({ content }) => content)
+}
 
 /** @param path '/zones/…'. @returns Cloudflare's answer; throws an ApiError where that is no success */
 export const askCloudflare = ({ credentials, signal }: Providers, path: string) =>

@@ -192,6 +192,13 @@ export async function requireUpToDate(repository: Repository): Promise<void> {
     })
 }
 
+/** @returns whether any of the paths differs on the main branch from that commit; true also for one that is not known */
+export async function changedSince(repository: Repository, commit: string, paths: readonly string[]): Promise<boolean> {
+  const directory = await repository.clone()
+  const args = ['diff', '--quiet', commit, 'HEAD', '--', ...paths]
+  return (await git(repository.run, directory, args, { codes: [0, 1, 128] })).code !== 0
+}
+
 /** Brings a clone to what the repository's main branch is now. */
 async function update(run: Run, directory: string): Promise<void> {
   await git(run, directory, ['fetch', '--quiet', 'origin', BRANCH])

@@ -105,6 +105,20 @@ export const siteSchema = z.strictObject({
     max_age_hours: count(1),
     heartbeat: z.url({ protocol: /^https?$/, error: 'must be an http or https address' }).optional(),
   }),
+  acme: z
+    .strictObject({
+      server: z.url({ protocol: /^https$/, error: 'must be the https address of an ACME directory' }),
+      email: z.email('must be an e-mail address, which hears of certificates that are about to expire'),
+    })
+    .optional(),
+  dns_servers: z
+    .array(
+      z
+        .string()
+        .regex(/^(\d{1,3}(\.\d{1,3}){3}|\[[0-9a-f:]+\])(:\d{1,5})?$/, 'must be an IP address, with or without a port'),
+    )
+    .min(1)
+    .optional(),
   allow_uncommitted_changes: z.boolean(),
   terraform: z
     .record(

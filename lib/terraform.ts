@@ -313,6 +313,7 @@ export async function clearStaleLock(terraform: Terraform, work: Work): Promise<
 const stateSchema = z.object({ version: z.literal(4), outputs: z.record(z.string(), z.unknown()) })
 
 const outputsSchema = z.object({
+  cluster: z.object({ value: z.object({ id: z.string() }) }),
   postgres: z.object({
     value: z.object({
       host: z.string(),
@@ -328,6 +329,7 @@ const outputsSchema = z.object({
 })
 
 export type Outputs = {
+  cluster: { id: string }
   postgres: z.infer<typeof outputsSchema>['postgres']['value']
   valkeyUrl: Secret
   gitea: { ip: string; private_ip: string }
@@ -353,6 +355,6 @@ export async function readOutputs(terraform: Terraform): Promise<Outputs> {
     state.success ? state.data.outputs : JSON.parse((await command(terraform, argv.output(), { shown: false })).stdout),
   )
   if (!outputs.success) throw notThere(run)
-  const { postgres, valkey_url, gitea } = outputs.data
-  return { postgres: postgres.value, valkeyUrl: valkey_url.value, gitea: gitea.value }
+  const { cluster, postgres, valkey_url, gitea } = outputs.data
+  return { cluster: cluster.value, postgres: postgres.value, valkeyUrl: valkey_url.value, gitea: gitea.value }
 }

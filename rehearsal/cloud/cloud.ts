@@ -6,7 +6,7 @@ import { join, resolve } from 'node:path'
 import { NODE_ADDRESS } from '../cluster/messages.ts'
 import { removeClusters, startCluster } from '../cluster/start.ts'
 import { serveProviders } from '../provider/providers.ts'
-import { createAuthority, issueCertificate } from '../servers/certificates.ts'
+import { createAuthority, issueCertificate, LOOPBACK } from '../servers/certificates.ts'
 import { installedVersions, startPostgres } from '../servers/postgres.ts'
 import {
   endAll,
@@ -164,9 +164,8 @@ async function startParts({
   await Promise.allSettled(parts) // none is still at work when what was made is undone
   const [authority, versions, s3] = await Promise.all(parts)
   const certificate = await issueCertificate(authority, join(directory, 'tls'), {
-    file: 'server',
-    names: ['localhost', `*.db.${domain}`],
-    addresses: ['127.0.0.1'],
+    ...LOOPBACK,
+    names: [...LOOPBACK.names, `*.db.${domain}`],
   })
 
   const traffic: Traffic = { faults: [], calls: [] }

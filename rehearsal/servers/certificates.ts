@@ -25,6 +25,9 @@ export async function createAuthority(folder: string, openssl: string): Promise<
   return { ...paths, pem: await readFile(paths.certificate, 'utf8'), openssl }
 }
 
+/** For servers on loopback. */
+export const LOOPBACK: CertificateRequest = { file: 'server', names: ['localhost'], addresses: ['127.0.0.1'] }
+
 export type CertificateRequest = {
   /** name of its files, without an ending */
   file: string

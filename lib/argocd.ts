@@ -1,0 +1,325 @@
+// Argo CD on the cluster: its own manifest, how it reads the repository, and the Application from which all else comes.
+import { createHash } from 'node:crypto'
+import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import * as z from 'zod'
+import { type AnyStep, type Drift, type Step, step, type Work } from './converge.ts'
+import { Failure } from './failure.ts'
+import { writeWhole } from './files.ts'
+import { applyObjects, findObjects, follow, type Kubernetes, type KubernetesObject, missingFrom } from './kubernetes.ts'
+import { changedSince, type Repository } from './repository.ts'
+import { ROOT, type Site } from './site.ts'
+import { readUpstream, upstreamOf } from './upstream.ts'
+
+export const NAMESPACE = 'argocd'
+const MANIFESTS = join(ROOT, 'gitops', 'platform', 'argocd')
+
+/** On the namespace: of what was applied last. */
+const FINGERPRINT = 'lunarfront.tech/manifest'
+
+const fingerprint = (sha256: string) => {
+  const hash = createHash('sha256').update(sha256)
+  for (const name of readdirSync(MANIFESTS).sort())
+    hash.update(`${name}\n${readFileSync(join(MANIFESTS, name), 'utf8')}`)
+  return hash.digest('hex')
+}
+
+const workloads = z.object({
+  items: z.array(
+    z.object({
+      kind: z.string(),
+      metadata: z.object({ name: z.string() }),
+      spec: z.object({ replicas: z.number().default(1) }),
+      status: z.object({ readyReplicas: z.number().default(0) }).default({ readyReplicas: 0 }),
+    }),
+  ),
+})
+
+/** Argo CD as gitops/platform/argocd says. */
+export function argocdStep(kubernetes: Kubernetes, { needs }: { needs?: readonly AnyStep[] } = {}): Step {
+  const { run, kubectl } = kubernetes
+  const upstream = upstreamOf('argocd')
+  const namespace: KubernetesObject = {
+    apiVersion: 'v1',
+    kind: 'Namespace',
+    metadata: { name: NAMESPACE, annotations: { [FINGERPRINT]: fingerprint(upstream.sha256) } },
+  }
+  return step<Drift>({
+    title: `Argo CD ${upstream.version} runs`,
+    ...(needs ? { needs } : {}),
+    within: 300,
+    check: async () => {
+      const [[found], { stdout }] = await Promise.all([
+        findObjects(kubernetes, [namespace]),
+        kubectl(['get', 'deployments,statefulsets', `--namespace=${NAMESPACE}`, '-o', 'json']),
+      ])
+      if (missingFrom(found, namespace).length > 0) return { lines: [`apply gitops/platform/argocd`] }
+      const short = workloads
+        .parse(JSON.parse(stdout))
+        .items.filter(({ spec, status }) => status.readyReplicas < spec.replicas)
+      const lines = short.map(({ metadata: { name } }) => `${name} is not ready`)
+      return lines.length > 0 ? { lines } : undefined
+    },
+    apply: async (_drift, work) => {
+      const folder = join(run.scratch, 'argocd')
+      mkdirSync(folder, { recursive: true })
+      for (const name of readdirSync(MANIFESTS)) writeFileSync(join(folder, name), readFileSync(join(MANIFESTS, name)))
+      work.waitingFor(`${new URL(upstream.url).host}: the manifest`)
+      writeFileSync(join(folder, 'install.yaml'), await readUpstream(run, upstream))
+      const { metadata, ...rest } = namespace
+      await applyObjects(kubernetes, [{ ...rest, metadata: { name: metadata.name } } as KubernetesObject])
+      await kubectl(['apply', '--server-side', '--force-conflicts', '--kustomize', folder], { timeout: 300 })
+      // Only now: what was interrupted before is applied again.
+      await applyObjects(kubernetes, [namespace])
+      work.waitingFor('its pods')
+      await kubectl(
+        [
+          'rollout',
+          'status',
+          `--namespace=${NAMESPACE}`,
+          '--timeout=300s',
+          'statefulset/argocd-application-controller',
+        ],
+        { timeout: 330 },
+      )
+    },
+  })
+}
+
+// --- the repository --------------------------------------------------------------------
+
+/** The public half of the key with which Argo CD reads: whoever hosts the repository has to know it. */
+export const deployKeyFile = ({ directory }: Pick<Site, 'directory'>) => join(directory, 'argocd-deploy-key.pub')
+
+const knownHostsFile = ({ directory }: Pick<Site, 'directory'>) => join(directory, 'known_hosts')
+
+const REPOSITORY_SECRET = 'repository'
+
+const repositorySecret = (url: string, more: Record<string, string> = {}): KubernetesObject => ({
+  apiVersion: 'v1',
+  kind: 'Secret',
+  metadata: {
+    name: REPOSITORY_SECRET,
+    namespace: NAMESPACE,
+    labels: { 'argocd.argoproj.io/secret-type': 'repository' },
+  },
+  data: Object.fromEntries(
+    Object.entries({ type: 'git', url, ...more }).map(([key, value]) => [key, Buffer.from(value).toString('base64')]),
+  ),
+})
+
+/** Argo CD reads the repository over SSH, with a key of its own, and knows its host. */
+export function repositoryAccessStep(kubernetes: Kubernetes, { needs }: { needs?: readonly AnyStep[] } = {}): Step {
+  const { run } = kubernetes
+  const { site } = run
+  const hosts = knownHostsFile(site)
+  const knownHosts = (): KubernetesObject => {
+    if (!existsSync(hosts))
+      throw new Failure({
+        found: `${hosts} is not there`,
+        expected: 'the host keys of the repository’s host, so that Argo CD cannot be led to another one',
+        next: `ssh-keyscan the host of ${site.repository}, compare the fingerprint with the host’s own, and save it there`,
+      })
+    return {
+      apiVersion: 'v1',
+      kind: 'ConfigMap',
+      metadata: { name: 'argocd-ssh-known-hosts-cm', namespace: NAMESPACE },
+      data: { ssh_known_hosts: readFileSync(hosts, 'utf8') },
+    }
+  }
+  const keyOf = (secret: KubernetesObject | undefined) =>
+    (secret?.data as Record<string, string> | undefined)?.sshPrivateKey
+  return step<Drift>({
+    title: 'Argo CD may read the repository',
+    ...(needs ? { needs } : {}),
+    check: async () => {
+      if (!/^(ssh:|[\w.-]+@)/.test(site.repository))
+        throw new Failure({
+          found: `the site’s repository is ${site.repository}`,
+          expected: 'ssh://…, which Argo CD can read from the cluster',
+          next: `set repository in ${site.file}`,
+        })
+      const wanted = repositorySecret(site.repository)
+      const [secret, config] = await findObjects(kubernetes, [wanted, knownHosts()], { shown: false })
+      const lines = [
+        ...(missingFrom(secret, wanted).length > 0 || !keyOf(secret) ? [`make a key for ${site.repository}`] : []),
+        ...(missingFrom(config, knownHosts()).length > 0 ? ['tell Argo CD the repository’s host keys'] : []),
+        ...(existsSync(deployKeyFile(site)) ? [] : [`write the key’s public half: ${deployKeyFile(site)}`]),
+      ]
+      return lines.length > 0 ? { lines } : undefined
+    },
+    apply: async () => {
+      const [found] = await findObjects(kubernetes, [repositorySecret(site.repository)], { shown: false })
+      const kept = keyOf(found)
+      const key = join(run.scratch, 'deploy-key')
+      if (kept) writeFileSync(key, Buffer.from(kept, 'base64'), { mode: 0o600 })
+      else
+        await run.exec({
+          argv: ['ssh-keygen', '-q', '-t', 'ed25519', '-N', '', '-C', `argocd of ${site.name}`, '-f', key],
+        })
+      const { stdout } = await run.exec({ argv: ['ssh-keygen', '-y', '-f', key] })
+      const sshPrivateKey = readFileSync(key, 'utf8')
+      await applyObjects(kubernetes, [repositorySecret(site.repository, { sshPrivateKey }), knownHosts()], {
+        shown: false,
+      })
+      writeWhole(deployKeyFile(site), stdout)
+    },
+  })
+}
+
+// --- applications ----------------------------------------------------------------------
+
+const applicationSchema = z.looseObject({
+  metadata: z.looseObject({ name: z.string() }),
+  status: z
+    .object({
+      sync: z.object({ status: z.string(), revision: z.string().default('') }).default({ status: '', revision: '' }),
+      health: z.object({ status: z.string().default(''), message: z.string().optional() }).default({ status: '' }),
+      operationState: z.object({ phase: z.string(), message: z.string().default('') }).optional(),
+      conditions: z.array(z.object({ type: z.string(), message: z.string() })).default([]),
+    })
+    .prefault({}),
+})
+
+export type Application = z.infer<typeof applicationSchema>
+
+/** @returns what keeps an Application from being as the repository says, in Argo CD's words; none: nothing does */
+export function applicationProblems({ status }: Application): string[] {
+  const { sync, health, operationState, conditions } = status
+  return [
+    ...conditions.filter(({ type }) => type.endsWith('Error')).map(({ message }) => message),
+    ...(operationState && !/^(Succeeded|Running)$/.test(operationState.phase) ? [operationState.message] : []),
+    ...(sync.status === 'Synced' ? [] : [`it is ${sync.status || 'not compared yet'}`]),
+    ...(health.status === 'Healthy' ? [] : [`its health is ${health.status || 'not known yet'}`]),
+  ]
+}
+
+/** @returns the Application; undefined where there is none */
+export async function findApplication(kubernetes: Kubernetes, name: string): Promise<Application | undefined> {
+  const [found] = await findObjects(kubernetes, [
+    { apiVersion: 'argoproj.io/v1alpha1', kind: 'Application', metadata: { name, namespace: NAMESPACE } },
+  ])
+  return found && applicationSchema.parse(found)
+}
+
+/** Tells Argo CD to look at the repository now. */
+export const refreshApplication = ({ kubectl }: Kubernetes, name: string) =>
+  kubectl([
+    'annotate',
+    `--namespace=${NAMESPACE}`,
+    '--overwrite',
+    `application/${name}`,
+    'argocd.argoproj.io/refresh=normal',
+  ])
+
+/**
+ * Waits until an Application is synced and healthy.
+ *
+ * @param isCurrent whether a commit has what the repository's main branch has for it
+ * @param timeout seconds
+ * @returns the Application as it was last seen
+ */
+export async function applicationSettles(
+  kubernetes: Kubernetes,
+  name: string,
+  options: { isCurrent: (commit: string) => boolean; timeout: number; enough?: AbortController },
+  work: Work,
+): Promise<Application | undefined> {
+  let last: Application | undefined
+  await follow(
+    kubernetes,
+    ['application', name, `--namespace=${NAMESPACE}`],
+    (object) => {
+      last = applicationSchema.parse(object)
+      const { status } = last
+      const problems = applicationProblems(last)
+      const doing = status.operationState?.phase === 'Running' ? status.operationState.message : undefined
+      work.waitingFor(doing || problems.join('; '))
+      return (
+        problems.length === 0 && options.isCurrent(status.sync.revision) && status.operationState?.phase !== 'Running'
+      )
+    },
+    { enough: options.enough ?? new AbortController(), timeout: options.timeout },
+  )
+  return last
+}
+
+/** What gitops/platform/chart is, of this site. */
+export function platformStep(
+  kubernetes: Kubernetes,
+  repository: Repository,
+  { needs }: { needs?: readonly AnyStep[] } = {},
+): Step {
+  const { site } = kubernetes.run
+  const objects = platformObjects(site)
+  const current = async () => {
+    const application = await findApplication(kubernetes, 'platform')
+    const revision = application?.status.sync.revision
+    return { application, changed: !revision || (await changedSince(repository, revision, ['gitops/platform/chart'])) }
+  }
+  return step<Drift>({
+    title: 'Argo CD runs the platform',
+    ...(needs ? { needs } : {}),
+    check: async () => {
+      const found = await findObjects(kubernetes, objects)
+      const differing = objects.filter((object, index) => missingFrom(found[index], object).length > 0)
+      if (differing.length > 0)
+        return { lines: differing.map(({ kind, metadata }) => `apply ${kind} ${metadata.name}`) }
+      const { application, changed } = await current()
+      if (changed) return { lines: ['bring the platform to what the repository says'] }
+      const problems = application ? applicationProblems(application) : []
+      return problems.length > 0 ? { lines: problems } : undefined
+    },
+    apply: async (_drift, work) => {
+      await applyObjects(kubernetes, objects)
+      await refreshApplication(kubernetes, 'platform')
+      const head = await repository.head()
+      await applicationSettles(kubernetes, 'platform', { isCurrent: (commit) => commit === head, timeout: 300 }, work)
+    },
+  })
+}
+
+function platformObjects(site: Site): KubernetesObject[] {
+  const metadata = { name: 'platform', namespace: NAMESPACE }
+  const server = 'https://kubernetes.default.svc'
+  return [
+    {
+      apiVersion: 'argoproj.io/v1alpha1',
+      kind: 'AppProject',
+      metadata,
+      spec: {
+        description: 'What runs for all customers',
+        sourceRepos: [site.repository],
+        destinations: [{ server, namespace: '*' }],
+        clusterResourceWhitelist: [{ group: '*', kind: '*' }],
+      },
+    },
+    {
+      apiVersion: 'argoproj.io/v1alpha1',
+      kind: 'Application',
+      metadata,
+      spec: {
+        project: 'platform',
+        destination: { server, namespace: NAMESPACE },
+        source: {
+          repoURL: site.repository,
+          targetRevision: 'main',
+          path: 'gitops/platform/chart',
+          helm: {
+            valuesObject: {
+              domain: site.domain,
+              repository: site.repository,
+              loadBalancer: site.name,
+              ...(site.acme ? { acme: site.acme } : {}),
+            },
+          },
+        },
+        syncPolicy: {
+          automated: { prune: true, selfHeal: true },
+          syncOptions: ['ServerSideApply=true'],
+          retry: { limit: 10, refresh: true, backoff: { duration: '5s', factor: 2, maxDuration: '1m' } },
+        },
+      },
+    },
+  ]
+}

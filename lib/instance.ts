@@ -1,0 +1,211 @@
+// A customer's instance on the cluster: its namespace, its Secret, and that it runs what the repository says.
+import { createHash } from 'node:crypto'
+import * as z from 'zod'
+import {
+  type Application,
+  NAMESPACE as ARGOCD,
+  applicationProblems,
+  applicationSettles,
+  findApplication,
+  refreshApplication,
+} from './argocd.ts'
+import { type AnyStep, type Drift, type Step, step, type Work } from './converge.ts'
+import { type CustomerSecrets, parseSecrets } from './customer-secrets.ts'
+import { namesOf } from './customers.ts'
+import { diagnose, podOf, troubleOf, waitsFor } from './diagnosis.ts'
+import { Failure } from './failure.ts'
+import { findObjects, follow, type Kubernetes, type KubernetesObject, objectsStep } from './kubernetes.ts'
+import { changedSince, type Repository } from './repository.ts'
+import { Secret } from './secret.ts'
+import type { Outputs } from './terraform.ts'
+
+/** On everything of a customer that runbooks make. */
+export const CUSTOMER_LABEL = 'lunarfront.tech/customer'
+
+export const namespaceStep = (kubernetes: Kubernetes, customer: string, needs: readonly AnyStep[]): Step => {
+  const { slug } = namesOf(customer)
+  return objectsStep(kubernetes, {
+    title: `namespace ${slug} exists`,
+    needs,
+    objects: async () => [
+      {
+        apiVersion: 'v1',
+        kind: 'Namespace',
+        metadata: {
+          name: slug,
+          labels: {
+            [CUSTOMER_LABEL]: customer,
+            'pod-security.kubernetes.io/enforce': 'restricted',
+            'pod-security.kubernetes.io/enforce-version': 'latest',
+          },
+        },
+      },
+    ],
+  })
+}
+
+// --- the Secret ------------------------------------------------------------------------
+
+/** @returns what the application finds in its environment */
+export function instanceEnvironment(
+  customer: string,
+  { databasePassword, jwtSecret }: CustomerSecrets,
+  { postgres, valkeyUrl }: Outputs,
+): Record<string, string> {
+  const { database } = namesOf(customer)
+  const { host, port, ca } = postgres
+  const url = `postgresql://${database}:${databasePassword.reveal()}@${host}:${port}/${database}?sslmode=verify-full`
+  return {
+    CA_CERT: ca,
+    DATABASE_URL: new Secret(url).reveal(),
+    JWT_SECRET: jwtSecret.reveal(),
+    REDIS_URL: valkeyUrl.reveal(),
+  }
+}
+
+/** @returns SHA-256 of what the Secret holds: for the values file, so that another Secret makes other pods */
+export const checksumOf = (environment: Record<string, string>): string =>
+  createHash('sha256').update(JSON.stringify(environment)).digest('hex')
+
+const secretObject = (customer: string, data?: Record<string, string>): KubernetesObject => {
+  const { slug } = namesOf(customer)
+  return {
+    apiVersion: 'v1',
+    kind: 'Secret',
+    metadata: { name: slug, namespace: slug, labels: { [CUSTOMER_LABEL]: customer } },
+    ...(data
+      ? {
+          data: Object.fromEntries(
+            Object.entries(data).map(([key, value]) => [key, Buffer.from(value).toString('base64')]),
+          ),
+        }
+      : {}),
+  }
+}
+
+/** The customer's secrets, where its pods find them; from here on this is their home. */
+export const secretStep = (
+  kubernetes: Kubernetes,
+  customer: string,
+  environment: () => Promise<Record<string, string>>,
+  needs: readonly AnyStep[],
+): Step =>
+  objectsStep(kubernetes, {
+    title: `Secret ${namesOf(customer).slug} is on the cluster`,
+    needs,
+    secret: true,
+    objects: async () => [secretObject(customer, await environment())],
+  })
+
+const dataSchema = z.object({ data: z.object({ DATABASE_URL: z.string(), JWT_SECRET: z.string() }) })
+
+/** @returns the customer's secrets as the cluster has them; undefined where it has none */
+export async function secretsOnCluster(kubernetes: Kubernetes, customer: string): Promise<CustomerSecrets | undefined> {
+  const [found] = await findObjects(kubernetes, [secretObject(customer)], { shown: false })
+  if (!found) return undefined
+  const { data } = dataSchema.parse(found)
+  const plain = (text: string) => Buffer.from(text, 'base64').toString()
+  const database_password = decodeURIComponent(new URL(plain(data.DATABASE_URL)).password)
+  const text = JSON.stringify({ database_password, jwt_secret: plain(data.JWT_SECRET) })
+  return parseSecrets(text, `Secret ${namesOf(customer).slug} of the cluster`)
+}
+
+// --- the instance ----------------------------------------------------------------------
+
+/** Seconds that an instance may take to come up: a little more than a migration may take. */
+const PATIENCE = 420
+
+/** Argo CD has brought the customer's instance to what the repository says, and it is healthy. */
+export function instanceStep(
+  kubernetes: Kubernetes,
+  repository: Repository,
+  customer: string,
+  needs: readonly AnyStep[],
+): Step {
+  const { slug } = namesOf(customer)
+  const paths = ['gitops/chart', `gitops/apps/${slug}`]
+  const problemsOf = async (application: Application | undefined): Promise<string[]> => {
+    if (!application) return [`Argo CD does not know ${slug} yet`]
+    const { revision } = application.status.sync
+    if (!revision || (await changedSince(repository, revision, paths)))
+      return [`bring ${slug} to what the repository says`]
+    return applicationProblems(application)
+  }
+  return step<Drift>({
+    title: `Argo CD runs ${slug}`,
+    needs,
+    check: async () => {
+      const problems = await problemsOf(await findApplication(kubernetes, slug))
+      return problems.length > 0 ? { lines: problems } : undefined
+    },
+    apply: async (_drift, work) => {
+      await requestApplication(kubernetes, slug, work)
+      const head = await repository.head()
+      const enough = new AbortController()
+      // Both watch until either has seen enough: the Application tells when it is done, the pods what they wait for.
+      const [application] = await Promise.all([
+        applicationSettles(
+          kubernetes,
+          slug,
+          { isCurrent: (commit) => commit === head, timeout: PATIENCE, enough },
+          work,
+        ),
+        followPods(kubernetes, slug, enough, work),
+      ])
+      const problems = await problemsOf(application)
+      if (problems.length === 0) return
+      const reasons = await diagnose(kubernetes, slug)
+      throw new Failure({
+        found: [...(reasons.length > 0 ? reasons : problems)].join('\n'),
+        expected: `${slug} synced and healthy`,
+        next: `kubectl -n ${slug} get pods,events, then run this again`,
+      })
+    },
+  })
+}
+
+/** Argo CD makes an Application of each folder when it looks at the repository: it is asked to do so now. */
+async function requestApplication(kubernetes: Kubernetes, slug: string, work: Work): Promise<void> {
+  const { kubectl } = kubernetes
+  work.waitingFor('Argo CD, which looks at the repository')
+  const set = ['annotate', `--namespace=${ARGOCD}`, '--overwrite', 'applicationset/customers']
+  await kubectl([...set, 'argocd.argoproj.io/application-set-refresh=true'])
+  await kubectl(['wait', `application/${slug}`, `--namespace=${ARGOCD}`, '--for=create', '--timeout=60s'], {
+    timeout: 90,
+    next: `kubectl -n ${ARGOCD} describe applicationset customers`,
+  })
+  await refreshApplication(kubernetes, slug)
+}
+
+/** Seconds for which a trouble may be there until it is taken for one that stays: an image may just have been pushed. */
+const TROUBLE = 30
+
+async function followPods(kubernetes: Kubernetes, slug: string, enough: AbortController, work: Work): Promise<void> {
+  const troubled = new Map<string, NodeJS.Timeout>()
+  const forget = (name: string) => {
+    clearTimeout(troubled.get(name))
+    troubled.delete(name)
+  }
+  try {
+    await follow(
+      kubernetes,
+      ['pods', `--namespace=${slug}`],
+      (object) => {
+        const pod = podOf(object)
+        const { name, deletionTimestamp } = pod.metadata
+        const waits = deletionTimestamp ? undefined : waitsFor(pod)
+        if (waits) work.waitingFor(waits)
+        if (deletionTimestamp || !troubleOf(pod)) forget(name)
+        else if (!troubled.has(name))
+          troubled.set(
+            name,
+            setTimeout(() => enough.abort(), TROUBLE * 1000),
+          )
+        return false
+      },
+      { enough, timeout: PATIENCE },
+    )
+  } finally {
+    for (const name of troubled.keys()) forget(name)
+  }
+}
