@@ -30,6 +30,7 @@ export type Fleet = {
 export async function startFleet(megabytes: readonly number[]): Promise<Fleet> {
   const directory = mkdtempSync(join(tmpdir(), 'lunarfront-bench-'))
   const { env, siteFile, down } = await startRehearsal({ directory })
+  process.env.PGHOSTADDR = env.PGHOSTADDR // the bench looks into its databases itself
   let s3: ChildProcess | undefined
   const end = async () => {
     s3?.kill()

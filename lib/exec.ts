@@ -43,7 +43,7 @@ export type Exec = (command: Command) => Promise<Output>
 
 /** What a child needs to find its programs, its home, the network and an SSH agent; nothing else is handed down. */
 const HANDED_DOWN =
-  /^(PATH|HOME|USER|LOGNAME|LANG|LC_\w+|TERM|TZ|TMPDIR|SHELL|SSH_AUTH_SOCK|(HTTPS?|NO|ALL)_PROXY|(https?|no|all)_proxy|SSL_CERT_(FILE|DIR)|GIT_CONFIG_(COUNT|(KEY|VALUE)_\d+))$/
+  /^(PATH|HOME|USER|LOGNAME|LANG|LC_\w+|TERM|TZ|TMPDIR|SHELL|SSH_AUTH_SOCK|PGHOSTADDR|(HTTPS?|NO|ALL)_PROXY|(https?|no|all)_proxy|SSL_CERT_(FILE|DIR)|GIT_CONFIG_(COUNT|(KEY|VALUE)_\d+))$/
 
 export type ExecOptions = {
   environment: Record<string, string | undefined>

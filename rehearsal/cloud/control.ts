@@ -3,6 +3,7 @@ import { createServer, type IncomingMessage, type ServerResponse } from 'node:ht
 import { z } from 'zod'
 import type { CloudflareAccount } from './cloudflare/zones.ts'
 import type { Account } from './digitalocean/account.ts'
+import { addImages } from './digitalocean/kubernetes-server.ts'
 import { faultSchema } from './faults.ts'
 import { type Listener, listen, type Traffic } from './http.ts'
 import { listObjects, type SpacesSettings } from './spaces/client.ts'
@@ -25,6 +26,9 @@ const planted = z.union([
   z.strictObject({ month_to_date_usage: z.number().min(0) }),
 ])
 
+/** An OCI archive, for the images of every cluster. */
+const imageArchive = z.strictObject({ path: z.string().startsWith('/') })
+
 type Settings = { droplet_limit: number; ready_after_ms: number; month_to_date_usage: number }
 
 const settingsOf = ({ state, readyAfter }: Account): Settings => ({
@@ -42,7 +46,7 @@ function change(account: Account, { droplet_limit, ready_after_ms, month_to_date
 
 /**
  * Serves, without a password, to loopback only:
- * GET, POST, DELETE /faults; GET /objects; GET, DELETE /requests.
+ * GET, POST, DELETE /faults; GET /objects; GET, DELETE /requests; POST /images.
  */
 export function serveControl(control: Control): Promise<Listener> {
   const usual = settingsOf(control.digitalocean)
@@ -66,9 +70,7 @@ async function answer(control: Control, usual: Settings, incoming: IncomingMessa
     case 'GET /faults':
       return [200, { faults: traffic.faults, ...settingsOf(digitalocean) }]
     case 'POST /faults': {
-      const chunks: Buffer[] = []
-      for await (const chunk of incoming) chunks.push(chunk as Buffer)
-      const parsed = planted.safeParse(parse(Buffer.concat(chunks).toString('utf8')))
+      const parsed = planted.safeParse(await bodyOf(incoming))
       if (!parsed.success) return [422, { message: z.prettifyError(parsed.error) }]
       if ('api' in parsed.data) traffic.faults.push(parsed.data)
       else change(digitalocean, parsed.data)
@@ -78,6 +80,12 @@ async function answer(control: Control, usual: Settings, incoming: IncomingMessa
       traffic.faults.length = 0
       change(digitalocean, usual)
       return [200, {}]
+    case 'POST /images': {
+      const parsed = imageArchive.safeParse(await bodyOf(incoming))
+      if (!parsed.success) return [422, { message: z.prettifyError(parsed.error) }]
+      await addImages(digitalocean, parsed.data.path)
+      return [201, parsed.data]
+    }
     case 'GET /objects':
       return [200, await objects(control)]
     case 'GET /requests':
@@ -90,9 +98,12 @@ async function answer(control: Control, usual: Settings, incoming: IncomingMessa
   }
 }
 
-const parse = (text: string): unknown => {
+/** @returns undefined for what is no JSON */
+async function bodyOf(incoming: IncomingMessage): Promise<unknown> {
+  const chunks: Buffer[] = []
+  for await (const chunk of incoming) chunks.push(chunk as Buffer)
   try {
-    return JSON.parse(text)
+    return JSON.parse(Buffer.concat(chunks).toString('utf8'))
   } catch {
     return undefined
   }
@@ -115,7 +126,7 @@ async function objects({ digitalocean: { state }, cloudflare, spaces }: Control)
       reserved_ips: [...state.reservedIps.values()],
       firewalls: [...state.firewalls.values()],
       databases: await Promise.all(databases),
-      kubernetes_clusters: [...state.clusters.values()].map(({ readyAt, token, ...cluster }) => cluster),
+      kubernetes_clusters: [...state.clusters.values()].map(({ readyAt, token, server, real, ...cluster }) => cluster),
       load_balancers: [...state.loadBalancers.values()].map(({ readyAt, held, forwards, ...balancer }) => balancer),
       projects: [...state.projects.values()],
       project_resources: Object.fromEntries(state.assignments),

@@ -20,6 +20,7 @@ export type Request = {
   neverReady: boolean
 }
 
+/** A body of text is YAML, any other one is sent as JSON. */
 export type Answer = { status: number; body?: unknown }
 
 type ParametersOf<Path extends string> = Path extends `${string}:${infer Name}/${infer Rest}`
@@ -106,31 +107,32 @@ async function serveRequest(api: Api, traffic: Traffic, incoming: IncomingMessag
   const log = (status: number) =>
     logCall(traffic, { api: api.name, method, path: url.pathname + url.search, status, started })
 
-  const text = await readText(incoming).catch(() => undefined)
-  if (text === undefined || (fault && 'drop' in fault && fault.drop === true)) {
+  const received = await readText(incoming).catch(() => undefined)
+  if (received === undefined || (fault && 'drop' in fault && fault.drop === true)) {
     log(0)
     return void incoming.socket.destroy()
   }
   if (fault && 'delay_ms' in fault) await sleep(fault.delay_ms)
 
-  const answer = await decide(api, fault, { method, url, headers: incoming.headers, text })
+  const answer = await decide(api, fault, { method, url, headers: incoming.headers, text: received })
   const dropped = fault && 'drop' in fault
   log(dropped ? 0 : answer.status)
   if (dropped) return void incoming.socket.destroy()
-  const json = answer.body === undefined ? '' : JSON.stringify(answer.body)
+  const { body } = answer
+  const text = typeof body === 'string' ? body : body === undefined ? '' : JSON.stringify(body)
   outgoing.writeHead(answer.status, {
-    'content-type': 'application/json; charset=utf-8',
-    'content-length': Buffer.byteLength(json),
+    'content-type': `application/${typeof body === 'string' ? 'yaml' : 'json'}; charset=utf-8`,
+    'content-length': Buffer.byteLength(text),
     ...api.headers(),
     ...(fault && 'retry_after' in fault && fault.retry_after !== undefined
       ? { 'retry-after': String(fault.retry_after) }
       : {}),
   })
   if (fault && 'truncate' in fault) {
-    outgoing.write(json.slice(0, json.length / 2), () => incoming.socket.destroy())
+    outgoing.write(text.slice(0, text.length / 2), () => incoming.socket.destroy())
     return
   }
-  outgoing.end(json)
+  outgoing.end(text)
 }
 
 type Received = { method: string; url: URL; headers: IncomingMessage['headers']; text: string }

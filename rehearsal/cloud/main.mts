@@ -9,6 +9,7 @@ const tools = z.strictObject({
   valkey: z.string(),
   versitygw: z.string(),
   openssl: z.string().default('openssl'),
+  cluster: z.strictObject({ programs: z.string(), images: z.array(z.string()) }).optional(),
 })
 
 const hosts = z.record(z.string(), z.array(z.string())).transform((given) => new Map(Object.entries(given)))
@@ -17,7 +18,8 @@ const USAGE = `usage: tsx rehearsal/cloud/main.mts --directory DIR --domain NAME
                                         [--hosts JSON]
   --directory    where everything is kept; cloud.json there says how to reach the cloud
   --domain       name of the DNS zone, such as lunarfront.test
-  --tools        {"postgres": folder of initdb, "valkey": path, "versitygw": path, "openssl": path}
+  --tools        {"postgres": folder of initdb, "valkey": path, "versitygw": path, "openssl": path},
+                 and for real clusters "cluster": {"programs": folder, "images": [OCI archive]}
   --region       the region that all buckets are in
   --ready-after  milliseconds from a request to the readiness of what it creates
   --hosts        {"name in the zone": ["address", …]}, answered whatever Cloudflare's records say`

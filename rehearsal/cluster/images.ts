@@ -9,6 +9,7 @@ import {
   linkSync,
   mkdirSync,
   mkdtempSync,
+  readFileSync,
   renameSync,
   rmSync,
   statSync,
@@ -58,7 +59,7 @@ async function remembered(machine: Machine, identity: string, make: (tar: string
   mkdirSync(folder, { recursive: true })
   const record = join(folder, `${sha256(identity).slice(0, 16)}.json`)
   if (existsSync(record)) {
-    const layer: Layer = JSON.parse(await (await import('node:fs/promises')).readFile(record, 'utf8'))
+    const layer: Layer = JSON.parse(readFileSync(record, 'utf8'))
     if (existsSync(layer.path)) return layer
   }
   const scratch = mkdtempSync(join(folder, 'new-'))
@@ -74,9 +75,13 @@ async function remembered(machine: Machine, identity: string, make: (tar: string
   }
 }
 
-/** @returns a small Debian, from its packages; half a minute where it is not in the cache yet */
-export const debianLayer = (machine: Machine): Promise<Layer> =>
+/**
+ * @param report told where it is not in the cache yet
+ * @returns a small Debian, from its packages
+ */
+export const debianLayer = (machine: Machine, report: (line: string) => void): Promise<Layer> =>
   remembered(machine, JSON.stringify([RELEASE, PACKAGES, USERS]), async (tar) => {
+    report(`images: Debian ${RELEASE} for those of the cluster, from its packages, once, in half a minute`)
     const users = Object.entries(USERS).map(
       ([name, id]) =>
         `--customize-hook=chroot "$1" useradd --system --uid ${id} --home-dir /home/${name} --create-home ${name}`,

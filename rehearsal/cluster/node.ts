@@ -105,7 +105,9 @@ const corefile = ({ domain, nameServerPort, tls }: NodeSettings) => `
   kubernetes cluster.local in-addr.arpa {
     kubeconfig ${kubeconfigOf({ tls })}
   }
-  forward ${domain} ${NODE_ADDRESS}:${nameServerPort}
+  forward ${domain} ${NODE_ADDRESS}:${nameServerPort} {
+    force_tcp
+  }
 }
 `
 

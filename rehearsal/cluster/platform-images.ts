@@ -1,10 +1,12 @@
 // The images of what runs on the cluster from the start, under the very names that its manifests have. They hold the
 // same programs, built from the same versions, on a Debian; what the makers' own images hold besides is not rehearsed.
+import { createHash } from 'node:crypto'
+import { existsSync, renameSync, rmSync } from 'node:fs'
 import { basename, join } from 'node:path'
 import type { Machine } from '../tools/machine.ts'
-import { debianLayer, filesLayer, type Image, type Layer, type LayerFile } from './images.ts'
+import { debianLayer, filesLayer, type Image, type Layer, type LayerFile, writeArchive } from './images.ts'
 import { PAUSE_IMAGE } from './node.ts'
-import { ARGOCD_VERSION, TRAEFIK_VERSION } from './programs.ts'
+import { ARGOCD_VERSION, argocdFile, TRAEFIK_VERSION } from './programs.ts'
 
 /** One program of many names, as its own image has it. */
 const ARGOCD_NAMES = [
@@ -20,21 +22,43 @@ const ARGOCD_NAMES = [
 ]
 
 /**
+ * Makes them where they are not in the cache yet.
+ *
  * @param programs folder of the programs that are built with Go
- * @param argocdModule folder of Argo CD's module, whose scripts its image holds
+ * @param report told of what takes its time
+ * @returns the path of one OCI archive of all
  */
-export async function platformImages(machine: Machine, programs: string, argocdModule: string): Promise<Image[]> {
-  const base = await debianLayer(machine)
+export async function platformArchive(
+  machine: Machine,
+  programs: string,
+  report: (line: string) => void,
+): Promise<string> {
+  const images = await platformImages(machine, programs, report)
+  const hash = createHash('sha256').update(JSON.stringify(images)).digest('hex').slice(0, 16)
+  const archive = join(programs, `images-${hash}.tar`)
+  if (existsSync(archive)) return archive
+  report('images: those of the cluster, put into one archive, once, in a quarter of a minute')
+  const partial = `${archive}.${process.pid}`
+  try {
+    await writeArchive(partial, images)
+    renameSync(partial, archive)
+  } finally {
+    rmSync(partial, { force: true })
+  }
+  return archive
+}
+
+async function platformImages(machine: Machine, programs: string, report: (line: string) => void): Promise<Image[]> {
+  const base = await debianLayer(machine, report)
   const program = (name: string): LayerFile => ({ path: `/usr/local/bin/${name}`, source: join(programs, name) })
-  const script = (name: string): LayerFile => ({
-    path: `/usr/local/bin/${name}`,
-    source: join(argocdModule, 'hack', name),
-  })
   const layer = (files: LayerFile[]): Promise<Layer> => filesLayer(machine, basename(programs), files)
   const argocd = await layer([
     program('argocd'),
     program('helm'),
-    ...['git-verify-wrapper.sh', 'gpg-wrapper.sh', 'git-ask-pass.sh'].map(script),
+    ...(['git-verify-wrapper.sh', 'gpg-wrapper.sh', 'git-ask-pass.sh'] as const).map((name) => ({
+      path: `/usr/local/bin/${name}`,
+      source: argocdFile(programs, name),
+    })),
     ...ARGOCD_NAMES.map((name) => ({ path: `/usr/local/bin/${name}`, link: 'argocd' })),
   ])
   return [

@@ -1,10 +1,10 @@
 // The programs of the full rehearsal's cluster, built with Go from pinned modules into the cache: some ten minutes once,
 // nothing after. An interrupted build goes on where it was.
 import { createHash } from 'node:crypto'
-import { existsSync, readdirSync, readFileSync, renameSync, rmSync } from 'node:fs'
+import { copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { buildGo, goEnvironment, oldestGo } from '../tools/go.ts'
+import { buildGo, goEnvironment, moduleFolder, oldestGo } from '../tools/go.ts'
 import { isProgram, type Machine } from '../tools/machine.ts'
 import { TRAEFIK_MODULE, traefikSource } from './traefik.ts'
 
@@ -71,10 +71,24 @@ function cached(machine: Machine): string {
 
 export const CLUSTER_GO = oldestGo(CLUSTER)
 
+/** Of Argo CD's module, by the name under which each is kept: what its image holds, and what installs it. */
+const ARGOCD_FILES = {
+  'git-verify-wrapper.sh': 'hack/git-verify-wrapper.sh',
+  'gpg-wrapper.sh': 'hack/gpg-wrapper.sh',
+  'git-ask-pass.sh': 'hack/git-ask-pass.sh',
+  'install.yaml': 'manifests/install.yaml',
+}
+
+/** @returns where a file of Argo CD's is, in the folder of the programs */
+export const argocdFile = (programs: string, name: keyof typeof ARGOCD_FILES) => join(programs, 'argocd-files', name)
+
+const hasArgocdFiles = (folder: string) =>
+  (Object.keys(ARGOCD_FILES) as (keyof typeof ARGOCD_FILES)[]).every((name) => existsSync(argocdFile(folder, name)))
+
 /** @returns the folder of all programs; undefined where some have yet to be built */
 export function findPrograms(machine: Machine): string | undefined {
   const folder = cached(machine)
-  return NAMES.every((name) => isProgram(join(folder, name))) ? folder : undefined
+  return NAMES.every((name) => isProgram(join(folder, name))) && hasArgocdFiles(folder) ? folder : undefined
 }
 
 /**
@@ -108,6 +122,14 @@ export async function buildPrograms(go: string, machine: Machine, report: (line:
   if (!existsSync(join(folder, 'traefik'))) {
     const copy = await traefikSource(go, join(workspace, 'traefik'), goEnvironment(machine, workspace))
     await build(copy, { traefik: './cmd/traefik' })
+  }
+  if (!hasArgocdFiles(folder)) {
+    const module = await moduleFolder(go, 'github.com/argoproj/argo-cd/v3', CLUSTER, goEnvironment(machine, workspace))
+    const partial = join(folder, `argocd-files.${process.pid}`)
+    mkdirSync(partial, { recursive: true })
+    for (const [name, path] of Object.entries(ARGOCD_FILES)) copyFileSync(join(module, path), join(partial, name))
+    rmSync(join(folder, 'argocd-files'), { recursive: true, force: true })
+    renameSync(partial, join(folder, 'argocd-files'))
   }
   rmSync(workspace, { recursive: true, force: true })
 }

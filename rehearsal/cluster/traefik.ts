@@ -5,13 +5,11 @@
 import { cpSync, mkdirSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import * as z from 'zod'
+import { moduleFolder } from '../tools/go.ts'
 import { run } from '../tools/run.ts'
 
 /** Where go.mod pins the version, and source/ is. */
 export const TRAEFIK_MODULE = fileURLToPath(new URL('traefik', import.meta.url))
-
-const downloaded = z.object({ Dir: z.string() })
 
 /**
  * Lays the copy out.
@@ -25,10 +23,8 @@ export async function traefikSource(go: string, folder: string, environment: Nod
   mkdirSync(folder, { recursive: true })
   const copies = { traefik: 'github.com/traefik/traefik/v3', lego: 'github.com/go-acme/lego/v5' }
   for (const [name, module] of Object.entries(copies)) {
-    // Checked against go.sum by Go itself.
-    const told = await run([go, 'mod', 'download', '-json', module], { environment, cwd: TRAEFIK_MODULE })
     const copy = join(folder, name)
-    cpSync(downloaded.parse(JSON.parse(told)).Dir, copy, { recursive: true })
+    cpSync(await moduleFolder(go, module, TRAEFIK_MODULE, environment), copy, { recursive: true })
     await run(['chmod', '-R', 'u+w', copy], { environment })
     cpSync(join(TRAEFIK_MODULE, 'source', name), copy, { recursive: true })
   }

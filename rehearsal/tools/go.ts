@@ -1,6 +1,7 @@
 // Go, and what is built with it, once, into the cache.
 import { existsSync, mkdirSync, readFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
+import * as z from 'zod'
 import { atLeast, type Machine, onPath, versionOf } from './machine.ts'
 import { type Wheel, wheelFolder } from './pypi.ts'
 import { run } from './run.ts'
@@ -57,6 +58,22 @@ export const goEnvironment = (machine: Machine, workspace?: string): NodeJS.Proc
   CGO_ENABLED: '0',
   GOGC: '400', // of the compiler: it collects less, and is done sooner
 })
+
+const downloaded = z.object({ Dir: z.string() })
+
+/**
+ * @param main folder with the go.mod that says which version
+ * @returns the folder of a module's source, downloaded where it is not there, and checked against go.sum by Go itself
+ */
+export async function moduleFolder(
+  go: string,
+  module: string,
+  main: string,
+  environment: NodeJS.ProcessEnv,
+): Promise<string> {
+  const told = await run([go, 'mod', 'download', '-json', module], { environment, cwd: main })
+  return downloaded.parse(JSON.parse(told)).Dir
+}
 
 /** Builds the programs; throws a Failure with the compiler's last lines. */
 export async function buildGo(build: GoBuild): Promise<void> {

@@ -50,10 +50,10 @@ run "a_kubernetes_version_that_is_still_offered" {
 
   override_data {
     target = data.digitalocean_kubernetes_versions.available
-    values = { latest_version = "1.34.6-do.0" }
+    values = { latest_version = "1.36.6-do.0" }
   }
   assert {
-    condition     = digitalocean_kubernetes_cluster.main.version == "1.34.6-do.0"
+    condition     = digitalocean_kubernetes_cluster.main.version == "1.36.6-do.0"
     error_message = "A new cluster starts with the newest patch of the minor version."
   }
 }
@@ -66,7 +66,7 @@ run "a_kubernetes_version_that_is_no_longer_offered" {
     values = { latest_version = "" }
   }
   assert {
-    condition     = digitalocean_kubernetes_cluster.main.version == "1.34.0-do.0"
+    condition     = digitalocean_kubernetes_cluster.main.version == "1.36.0-do.0"
     error_message = "Without a version no plan can be made, not even of a cluster that runs."
   }
 }

@@ -1,4 +1,5 @@
 // Behind a managed database stands a real server that is as closed and as limited as DigitalOcean's.
+import { Resolver } from 'node:dns/promises'
 import { readdirSync, readFileSync, rmSync } from 'node:fs'
 import { connect, type TLSSocket } from 'node:tls'
 import { Client, type ClientConfig } from 'pg'
@@ -37,11 +38,18 @@ const message = (attempt: Promise<unknown>) =>
     (error: Error) => error.message,
   )
 
-test('the certificate is the CA’s, and is for 127.0.0.1 and for localhost', async () => {
+test('the certificate is the CA’s, and is for 127.0.0.1, for localhost and for the private name', async () => {
   assert.match((await query('SELECT version()'))[0]?.[0] as string, /^PostgreSQL/)
   assert.is((await query('SELECT 1', { host: 'localhost' }))[0]?.[0], 1)
   assert.match(await message(query('SELECT 1', { ssl: true })), /certificate/)
-  assert.equal(cluster.private_connection, cluster.connection)
+  const { connection, private_connection } = cluster
+  const host = 'private-shared.db.lunarfront.test'
+  assert.equal(private_connection, { ...connection, host, uri: connection.uri.replace('127.0.0.1', host) })
+  assert.is((await query('SELECT 1', { ssl: { ca, servername: host } }))[0]?.[0], 1)
+  assert.match(await message(query('SELECT 1', { ssl: { ca, servername: 'private.example.com' } })), /altnames/)
+  const resolver = new Resolver()
+  resolver.setServers([`${subject.cloud.dns.host}:${subject.cloud.dns.port}`])
+  assert.equal(await resolver.resolve4(host), ['127.0.0.1'])
 })
 
 test('without TLS, with a wrong password, and as postgres nobody comes in', async () => {

@@ -292,7 +292,7 @@ test('high availability is on by itself from 1.36 on, and stays', async () => {
   const plain = (await api('POST', '/kubernetes/clusters', cluster({ name: 'old', ha: undefined }))).body
     .kubernetes_cluster
   assert.is(plain.ha, false)
-  const wanted = cluster({ name: 'new', version: '1.36.0-do.0', ha: undefined })
+  const wanted = cluster({ name: 'new', version: '1.36.3-do.0', ha: undefined })
   const costly = (await api('POST', '/kubernetes/clusters', wanted)).body.kubernetes_cluster
   assert.is(costly.ha, true)
   const path = `/kubernetes/clusters/${costly.id}`

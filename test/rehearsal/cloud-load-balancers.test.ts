@@ -17,6 +17,7 @@ import { digitalOceanRoutes } from '../../rehearsal/cloud/digitalocean/routes.ts
 import { emptyState } from '../../rehearsal/cloud/digitalocean/state.ts'
 import { usageOf } from '../../rehearsal/cloud/digitalocean/usage.ts'
 import { type Listener, serveApi, type Traffic } from '../../rehearsal/cloud/http.ts'
+import { privateNetwork } from '../../rehearsal/cloud/private-network.ts'
 import { holdAddress } from '../../rehearsal/servers/addresses.ts'
 import { type Answer, until } from './cloud.ts'
 
@@ -35,6 +36,9 @@ test.before.each(async (context) => {
     domain: 'lunar.test',
     readyAfter: 50,
     servers: {} as Account['servers'], // no database is made here
+    network: privateNetwork('127.0.0.1'),
+    startCluster: undefined,
+    images: [],
   }
   const traffic: Traffic = { faults: [], calls: [] }
   context.account = account

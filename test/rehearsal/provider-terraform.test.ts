@@ -146,8 +146,8 @@ test('the platform applies, and a second plan finds nothing', async () => {
 test('what was applied is really there: the database, its user, the records, the buckets', async () => {
   const outputs = JSON.parse(await succeed(lunar, 'output', '-json'))
   const { host, port, user, password, database } = outputs.gitea_postgres.value
-  const ssl = { ca: outputs.postgres.value.ca }
-  const client = new Client({ host, port, user, password, database, ssl })
+  const ssl = { ca: outputs.postgres.value.ca, servername: host }
+  const client = new Client({ host: '127.0.0.1', port, user, password, database, ssl })
   await client.connect()
   assert.equal((await client.query('SELECT current_user AS who')).rows, [{ who: 'gitea' }])
   await client.end()

@@ -26,6 +26,7 @@ export type Operator = Rehearsal & {
 export async function startOperator(settings: Record<string, unknown> = {}): Promise<Operator> {
   const directory = mkdtempSync(join(tmpdir(), 'lunarfront-test-'))
   const rehearsal = await startRehearsal({ directory, settings })
+  process.env.PGHOSTADDR = rehearsal.env.PGHOSTADDR // the tests look into its databases themselves
   return { ...rehearsal, repository: repositoryDirectory(directory), kept: siteDirectoryOf(directory) }
 }
 

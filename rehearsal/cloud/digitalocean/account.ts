@@ -1,7 +1,9 @@
 // The account and its SSH keys; and what every subject of the API works on.
 import { createHash } from 'node:crypto'
 import { z } from 'zod'
+import type { Cluster } from '../../cluster/start.ts'
 import { type Request, type Route, route } from '../http.ts'
+import type { PrivateNetwork } from '../private-network.ts'
 import { found, page, parseBody, unprocessable } from './api.ts'
 import type { DatabaseServers } from './databases.ts'
 import type { ReadyAt, State } from './state.ts'
@@ -17,6 +19,11 @@ export type Account = {
   /** Milliseconds from a request to the readiness of what it creates. */
   readyAfter: number
   servers: DatabaseServers
+  network: PrivateNetwork
+  /** Starts a real cluster, unique by name, with these OCI archives among its images; undefined where there are none. */
+  startCluster: ((name: string, images: readonly string[]) => Promise<Cluster>) | undefined
+  /** OCI archives that every cluster has among its images, as if it had pulled them. */
+  images: string[]
 }
 
 /** @returns when what the request creates is ready */

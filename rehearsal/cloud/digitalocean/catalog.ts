@@ -1,4 +1,5 @@
 // What DigitalOcean sells, as far as a platform of this size meets it: regions, sizes, images, versions.
+import { KUBERNETES_VERSION } from '../../cluster/programs.ts'
 
 export const REGIONS = Object.entries({
   nyc1: 'New York 1',
@@ -81,8 +82,11 @@ export const IMAGES = [
   regions: REGIONS.map((region) => region.slug),
 }))
 
+/** The one that a real cluster has. */
+export const REAL_KUBERNETES_VERSION = `${KUBERNETES_VERSION.slice(1)}-do.0`
+
 /** Newest first, as the API lists them. */
-export const KUBERNETES_VERSIONS = ['1.36.0-do.0', '1.35.3-do.0', '1.34.6-do.0', '1.33.10-do.0']
+export const KUBERNETES_VERSIONS = [REAL_KUBERNETES_VERSION, '1.35.3-do.0', '1.34.6-do.0', '1.33.10-do.0']
 
 /** Memory and disk of a database node in GiB. */
 export const DATABASE_SIZES: Record<string, { memory: number; disk: number }> = {

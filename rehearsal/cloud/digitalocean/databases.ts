@@ -4,6 +4,7 @@ import { z } from 'zod'
 import type { Postgres } from '../../servers/postgres.ts'
 import type { Valkey } from '../../servers/valkey.ts'
 import { type Request, type Route, route } from '../http.ts'
+import { offer, withdraw } from '../private-network.ts'
 import { type Account, readyAt } from './account.ts'
 import { conflict, found, list, notFound, page, parseBody, serverError, text, unprocessable } from './api.ts'
 import { DATABASE_SIZES, isRegion, REGIONS, VALKEY_VERSIONS } from './catalog.ts'
@@ -87,9 +88,15 @@ function createCluster(account: Account, request: Request): DatabaseCluster {
   }
   cluster.server = (async () => {
     try {
-      if (cluster.engine === 'pg')
-        cluster.postgres = await servers.startPostgres(serverName, cluster.version, memory, password)
-      else cluster.valkey = await servers.startValkey(serverName, memory, password)
+      if (cluster.engine === 'pg') {
+        const postgres = await servers.startPostgres(serverName, cluster.version, memory, password)
+        await offer(account.network, privateName(account, cluster), postgres.port)
+        cluster.postgres = postgres
+      } else {
+        const valkey = await servers.startValkey(serverName, memory, password)
+        await offer(account.network, privateName(account, cluster), valkey.port)
+        cluster.valkey = valkey
+      }
     } catch (error) {
       cluster.failure = (error as Error).message
       console.error(error)
@@ -102,12 +109,14 @@ function createCluster(account: Account, request: Request): DatabaseCluster {
 const isOnline = (cluster: DatabaseCluster) =>
   Date.now() >= cluster.readyAt && (cluster.postgres !== undefined || cluster.valkey !== undefined)
 
-/** Host and port are told once there is a server; public and private network are both loopback. */
-function connectionBody(cluster: DatabaseCluster) {
+/** A name that the domain's name server knows, and the servers' certificates; a part of a name has 63 bytes at most. */
+const privateName = ({ domain }: Account, { name }: DatabaseCluster) => `private-${name.slice(0, 55)}.db.${domain}`
+
+/** The port is told once there is a server, and is the same in the public and the private network. */
+function connectionBody(cluster: DatabaseCluster, host: string) {
   const port = (cluster.postgres ?? cluster.valkey)?.port ?? 0
   const user = adminOf(cluster)
   const password = cluster.passwords[user] ?? ''
-  const host = '127.0.0.1'
   return cluster.engine === 'pg'
     ? {
         protocol: 'postgresql',
@@ -131,7 +140,7 @@ function connectionBody(cluster: DatabaseCluster) {
       }
 }
 
-async function clusterBody(cluster: DatabaseCluster) {
+async function clusterBody(account: Account, cluster: DatabaseCluster) {
   if (cluster.failure) throw serverError(`the server behind ${cluster.name} did not start: ${cluster.failure}`)
   const online = isOnline(cluster)
   const { name, id, engine, version, num_nodes, size, region, tags, created_at, project_id } = cluster
@@ -150,8 +159,8 @@ async function clusterBody(cluster: DatabaseCluster) {
     private_network_uuid: cluster.private_network_uuid,
     storage_size_mib: cluster.storage_size_mib,
     status: online ? 'online' : 'creating',
-    connection: connectionBody(cluster),
-    private_connection: connectionBody(cluster),
+    connection: connectionBody(cluster, '127.0.0.1'),
+    private_connection: connectionBody(cluster, privateName(account, cluster)),
     users: online ? await users(cluster) : null,
     db_names: online && cluster.postgres ? await cluster.postgres.databases() : null,
     maintenance_window: { ...cluster.maintenance_window, pending: false, description: [] },
@@ -250,20 +259,26 @@ function clusterRoutes(account: Account): Route[] {
     route('GET', '/v2/databases', async (request) => {
       const tag = request.query.get('tag_name')
       const listed = [...state.databases.values()].filter(({ tags }) => tag === null || tags.includes(tag))
-      return page('databases', await Promise.all(listed.map(clusterBody)), request, account.base())
+      return page(
+        'databases',
+        await Promise.all(listed.map((each) => clusterBody(account, each))),
+        request,
+        account.base(),
+      )
     }),
     route('GET', '/v2/databases/options', () => ({ status: 200, body: { options: options(account) } })),
     route('POST', '/v2/databases', async (request) => ({
       status: 201,
-      body: { database: await clusterBody(createCluster(account, request)) },
+      body: { database: await clusterBody(account, createCluster(account, request)) },
     })),
     route('GET', '/v2/databases/:id', async (_request, { id }) => ({
       status: 200,
-      body: { database: await clusterBody(cluster(id)) },
+      body: { database: await clusterBody(account, cluster(id)) },
     })),
     route('DELETE', '/v2/databases/:id', async (_request, { id }) => {
       const gone = cluster(id)
       state.databases.delete(id)
+      withdraw(account.network, privateName(account, gone))
       await stopServer(gone)
       return { status: 204 }
     }),

@@ -1,11 +1,12 @@
-// Kubernetes clusters as objects of the API: node pools are droplets of the account, but no cluster runs.
+// Kubernetes clusters as objects of the API: node pools are droplets of the account. Behind one may be a real cluster.
 import { randomBytes, randomUUID } from 'node:crypto'
 import { z } from 'zod'
 import { type Request, type Route, route } from '../http.ts'
 import { type Account, readyAt } from './account.ts'
 import { found, list, page, parseBody, text, unprocessable } from './api.ts'
-import { isRegion, KUBERNETES_VERSIONS, REGIONS, SIZES } from './catalog.ts'
+import { isRegion, KUBERNETES_VERSIONS, REAL_KUBERNETES_VERSION, REGIONS, SIZES } from './catalog.ts'
 import { addDroplet, removeDroplet } from './droplets.ts'
+import { credentials, endpointOf, kubeconfigFor, startServer, statusOf, stopServer } from './kubernetes-server.ts'
 import { loadBalancersOf, removeLoadBalancer } from './load-balancers.ts'
 import { dropletsLeft, type KubernetesCluster, type NodePool, now } from './state.ts'
 import { joinedVpc } from './vpcs.ts'
@@ -102,6 +103,9 @@ function addPool(account: Account, request: Request, cluster: KubernetesCluster,
   return pool
 }
 
+/** Of a real cluster's version there are programs, of others not. */
+const versionsOf = ({ startCluster }: Account) => (startCluster ? [REAL_KUBERNETES_VERSION] : KUBERNETES_VERSIONS)
+
 /** From 1.36 on the control plane is highly available unless the request says no. */
 const isAvailableByDefault = (version: string) => Number(version.split('.')[1]) >= 36
 
@@ -109,7 +113,7 @@ function createCluster(account: Account, request: Request): KubernetesCluster {
   const { state } = account
   const wanted = parseBody(newCluster, request)
   if (!isRegion(wanted.region)) throw unprocessable('validation error: invalid region')
-  if (!KUBERNETES_VERSIONS.includes(wanted.version))
+  if (!versionsOf(account).includes(wanted.version))
     throw unprocessable(`validation error: invalid version slug ${wanted.version}`)
   if ([...state.clusters.values()].some((other) => other.name === wanted.name))
     throw unprocessable('a cluster with this name already exists')
@@ -135,9 +139,13 @@ function createCluster(account: Account, request: Request): KubernetesCluster {
     created_at: now(),
     updated_at: now(),
     readyAt: readyAt(account, request),
+    server: Promise.resolve(),
+    real: undefined,
+    failure: undefined,
   }
   for (const pool of wanted.node_pools) addPool(account, request, cluster, pool)
   state.clusters.set(id, cluster)
+  startServer(account, cluster)
   return cluster
 }
 
@@ -151,7 +159,7 @@ function changeCluster(cluster: KubernetesCluster, request: Request): void {
   cluster.updated_at = now()
 }
 
-const poolBody = ({ nodes, ...pool }: NodePool, { readyAt }: KubernetesCluster) => ({
+const poolBody = (account: Account, { nodes, ...pool }: NodePool, cluster: KubernetesCluster) => ({
   ...pool,
   nodes: nodes.map(({ id, name, dropletId, created_at }) => ({
     id,
@@ -159,39 +167,39 @@ const poolBody = ({ nodes, ...pool }: NodePool, { readyAt }: KubernetesCluster) 
     droplet_id: String(dropletId),
     created_at,
     updated_at: created_at,
-    status: { state: Date.now() < readyAt ? 'provisioning' : 'running' },
+    status: { state: statusOf(account, cluster).state },
   })),
 })
 
-/** A name that leads nowhere: there is no cluster yet. */
-const endpoint = ({ domain }: Account, { id }: KubernetesCluster) => `https://${id}.k8s.${domain}`
-
 function clusterBody(account: Account, cluster: KubernetesCluster) {
-  const { readyAt, token: _secret, node_pools, maintenance_policy, ...told } = cluster
+  const { readyAt, token: _token, server: _server, real: _real, failure: _failure, ...told } = cluster
+  const { node_pools, maintenance_policy } = cluster
   return {
     ...told,
-    endpoint: endpoint(account, cluster),
-    status: Date.now() < readyAt ? { state: 'provisioning', message: 'provisioning' } : { state: 'running' },
+    endpoint: endpointOf(account, cluster),
+    status: statusOf(account, cluster),
     maintenance_policy: { ...maintenance_policy, duration: '4h0m0s' },
     registry_enabled: false,
-    node_pools: node_pools.map((pool) => poolBody(pool, cluster)),
+    node_pools: node_pools.map((pool) => poolBody(account, pool, cluster)),
   }
 }
 
-const options = {
-  versions: KUBERNETES_VERSIONS.map((slug) => ({
+const options = (account: Account) => ({
+  versions: versionsOf(account).map((slug) => ({
     slug,
     kubernetes_version: slug.replace(/-do.*/, ''),
     supported_features: ['cluster-autoscaler', 'docr-integration', 'ha-control-plane', 'token-authentication'],
   })),
   regions: REGIONS,
   sizes: SIZES.map(({ slug }) => ({ name: slug, slug })),
-}
+})
 
 /** What the cluster has made in the account, its load balancers, stays. */
-function removeCluster({ state }: Account, cluster: KubernetesCluster): void {
+async function removeCluster(account: Account, cluster: KubernetesCluster): Promise<void> {
+  const { state } = account
   for (const pool of cluster.node_pools) for (const node of pool.nodes) removeDroplet(state, node.dropletId)
   state.clusters.delete(cluster.id)
+  await stopServer(account, cluster)
 }
 
 export function kubernetesRoutes(account: Account): Route[] {
@@ -199,16 +207,8 @@ export function kubernetesRoutes(account: Account): Route[] {
   const cluster = (id: string) => found(state.clusters.get(id))
   const pool = (id: string, poolId: string) =>
     found(cluster(id).node_pools.find((candidate) => candidate.id === poolId))
-  const credentials = (target: KubernetesCluster) => ({
-    server: endpoint(account, target),
-    certificate_authority_data: Buffer.from(account.servers.authority).toString('base64'),
-    client_certificate_data: null,
-    client_key_data: null,
-    token: target.token,
-    expires_at: new Date(Date.now() + 7 * 86_400_000).toISOString().replace(/\.\d+Z$/, 'Z'),
-  })
   return [
-    route('GET', '/v2/kubernetes/options', () => ({ status: 200, body: { options } })),
+    route('GET', '/v2/kubernetes/options', () => ({ status: 200, body: { options: options(account) } })),
     route('GET', '/v2/kubernetes/clusters', (request) => {
       const all = [...state.clusters.values()].map((each) => clusterBody(account, each))
       return page('kubernetes_clusters', all, request, account.base())
@@ -225,8 +225,8 @@ export function kubernetesRoutes(account: Account): Route[] {
       changeCluster(cluster(id), request)
       return { status: 202, body: { kubernetes_cluster: clusterBody(account, cluster(id)) } }
     }),
-    route('DELETE', '/v2/kubernetes/clusters/:id', (_request, { id }) => {
-      removeCluster(account, cluster(id))
+    route('DELETE', '/v2/kubernetes/clusters/:id', async (_request, { id }) => {
+      await removeCluster(account, cluster(id))
       return { status: 204 }
     }),
     route('GET', '/v2/kubernetes/clusters/:id/destroy_with_associated_resources', (_request, { id }) => {
@@ -238,33 +238,37 @@ export function kubernetesRoutes(account: Account): Route[] {
       '/v2/kubernetes/clusters/:id/destroy_with_associated_resources/dangerous',
       async (_request, { id }) => {
         const gone = cluster(id)
-        removeCluster(account, gone)
+        await removeCluster(account, gone)
         for (const balancer of loadBalancersOf(state, gone)) await removeLoadBalancer(account, balancer)
         return { status: 204 }
       },
     ),
     route('POST', '/v2/kubernetes/clusters/:id/upgrade', (request, { id }) => {
       const { version } = parseBody(z.object({ version: z.string() }), request)
-      if (!KUBERNETES_VERSIONS.includes(version))
+      if (!versionsOf(account).includes(version))
         throw unprocessable(`validation error: invalid version slug ${version}`)
       cluster(id).version = version
       return { status: 202 }
     }),
     route('GET', '/v2/kubernetes/clusters/:id/credentials', (_request, { id }) => ({
       status: 200,
-      body: credentials(cluster(id)),
+      body: credentials(account, cluster(id)),
+    })),
+    route('GET', '/v2/kubernetes/clusters/:id/kubeconfig', (_request, { id }) => ({
+      status: 200,
+      body: kubeconfigFor(account, cluster(id)),
     })),
     route('GET', '/v2/kubernetes/clusters/:id/node_pools', (request, { id }) => {
-      const pools = cluster(id).node_pools.map((each) => poolBody(each, cluster(id)))
+      const pools = cluster(id).node_pools.map((each) => poolBody(account, each, cluster(id)))
       return page('node_pools', pools, request, account.base())
     }),
     route('POST', '/v2/kubernetes/clusters/:id/node_pools', (request, { id }) => {
       const added = addPool(account, request, cluster(id), parseBody(poolFields, request))
-      return { status: 201, body: { node_pool: poolBody(added, cluster(id)) } }
+      return { status: 201, body: { node_pool: poolBody(account, added, cluster(id)) } }
     }),
     route('GET', '/v2/kubernetes/clusters/:id/node_pools/:pool', (_request, { id, pool: poolId }) => ({
       status: 200,
-      body: { node_pool: poolBody(pool(id, poolId), cluster(id)) },
+      body: { node_pool: poolBody(account, pool(id, poolId), cluster(id)) },
     })),
     route('PUT', '/v2/kubernetes/clusters/:id/node_pools/:pool', (request, { id, pool: poolId }) => {
       const target = pool(id, poolId)
@@ -277,7 +281,7 @@ export function kubernetesRoutes(account: Account): Route[] {
       target.auto_scale = wanted.auto_scale ?? target.auto_scale
       target.min_nodes = wanted.min_nodes ?? target.min_nodes
       target.max_nodes = wanted.max_nodes ?? target.max_nodes
-      return { status: 202, body: { node_pool: poolBody(target, cluster(id)) } }
+      return { status: 202, body: { node_pool: poolBody(account, target, cluster(id)) } }
     }),
     route('DELETE', '/v2/kubernetes/clusters/:id/node_pools/:pool', (request, { id, pool: poolId }) => {
       const gone = pool(id, poolId)

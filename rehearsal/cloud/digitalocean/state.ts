@@ -1,5 +1,6 @@
 // Everything that exists in the account, as plain data.
 import { randomBytes, randomUUID } from 'node:crypto'
+import type { Cluster } from '../../cluster/start.ts'
 import type { HeldAddress } from '../../servers/addresses.ts'
 import type { Forward } from '../../servers/forward.ts'
 import type { Postgres } from '../../servers/postgres.ts'
@@ -122,6 +123,11 @@ export type KubernetesCluster = {
   created_at: string
   updated_at: string
   readyAt: ReadyAt
+  /** The real cluster behind it; it settles when that is ready or has failed. */
+  server: Promise<void>
+  real: Cluster | undefined
+  /** Why there is no real cluster behind it, or no longer one. */
+  failure: string | undefined
 }
 
 export type ForwardingRule = {

@@ -1,0 +1,45 @@
+// The control groups that a cluster's pods are under: made before it starts, and removed when nothing of it runs.
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+
+/** Milliseconds that processes which were killed may take to be gone. */
+const PATIENCE = 5_000
+
+/** With version 1 of control groups each controller has a tree of its own. */
+function groupsOf(name: string): string[] {
+  const root = '/sys/fs/cgroup'
+  const trees = existsSync(join(root, 'cgroup.controllers')) ? ['.'] : readdirSync(root)
+  return trees.map((tree) => join(root, tree, name))
+}
+
+/** The kubelet wants the group that its pods are under to be there already. */
+export function makeCgroups(name: string): void {
+  for (const group of groupsOf(name)) {
+    mkdirSync(group, { recursive: true })
+    for (const file of ['cpuset.cpus', 'cpuset.mems']) {
+      const [own, parent] = [join(group, file), join(group, '..', file)]
+      if (existsSync(own) && existsSync(parent) && readFileSync(own, 'utf8').trim() === '')
+        writeFileSync(own, readFileSync(parent, 'utf8'))
+    }
+  }
+}
+
+/** Removes them with all that are inside; throws the system's error where something still runs in one. */
+export async function removeCgroups(name: string): Promise<void> {
+  for (const end = Date.now() + PATIENCE; ; await sleep(20)) {
+    try {
+      for (const group of groupsOf(name)) if (existsSync(group)) removeTree(group)
+      return
+    } catch (error) {
+      if (Date.now() > end) throw error
+    }
+  }
+}
+
+/** Only from the innermost out. */
+function removeTree(group: string): void {
+  for (const entry of readdirSync(group, { withFileTypes: true }))
+    if (entry.isDirectory()) removeTree(join(group, entry.name))
+  rmdirSync(group)
+}
