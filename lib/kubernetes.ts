@@ -187,7 +187,7 @@ export function objectsStep(
  * Follows an object, as it is and at each change, until the work has seen enough.
  *
  * @param seen gets the object; returns true when that is enough
- * @param timeout seconds; after it the function returns all the same
+ * @param enough aborted when it has been seen, or by others who have seen enough, or after so many seconds
  */
 export async function follow(
   { kubectl }: Kubernetes,
@@ -196,16 +196,22 @@ export async function follow(
   { enough, timeout }: { enough: AbortController; timeout: number },
 ): Promise<void> {
   let text = ''
-  await kubectl(['get', ...args, '--watch', '-o', 'json'], {
-    // Each object is printed whole, and only the last line of one is a brace alone at its beginning.
-    onLine: (line) => {
-      text += `${line}\n`
-      if (line !== '}') return
-      const object = JSON.parse(text)
-      text = ''
-      if (!enough.signal.aborted && seen(object)) enough.abort()
-    },
-    enough: AbortSignal.any([enough.signal, AbortSignal.timeout(timeout * 1000)]),
-    timeout: timeout + 60,
-  })
+  const timer = setTimeout(() => enough.abort(), timeout * 1000)
+  try {
+    await kubectl(['get', ...args, '--watch', '-o', 'json'], {
+      // Each object is printed whole, and only the last line of one is a brace alone at its beginning.
+      onLine: (line) => {
+        text += `${line}\n`
+        if (line !== '}') return
+        const object = JSON.parse(text)
+        text = ''
+        if (!enough.signal.aborted && seen(object)) enough.abort()
+      },
+      shown: false, // all of it, again and again
+      enough: enough.signal,
+      timeout: timeout + 60,
+    })
+  } finally {
+    clearTimeout(timer)
+  }
 }
