@@ -31,7 +31,7 @@ try {
   cpSync(join(ROOT, 'terraform'), bare, { recursive: true, filter: (path) => !path.endsWith('.terraform') })
   const variables = join(directory, 'bare.tfvars.json')
   const site = parse(readFileSync(siteFile, 'utf8')) as Site
-  const given = { appsDirectory: join(ROOT, 'gitops', 'apps'), importStateBucket: true }
+  const given = { appsDirectory: join(ROOT, 'gitops', 'apps'), importStateBucket: true, loadBalancerIp: '' }
   writeFileSync(variables, JSON.stringify(variablesOf({ ...site, file: siteFile, directory }, given)))
   const data = { TF_DATA_DIR: join(bare, '.terraform') }
   const initAndPlan = () =>

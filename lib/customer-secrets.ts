@@ -1,11 +1,11 @@
-// A customer's secrets, made once. Until a cluster holds them as a Kubernetes Secret they are in a 0600 file of the site,
+// A customer's secrets, made once. Until the cluster holds them as a Kubernetes Secret they are in a 0600 file of the site,
 // outside Git.
 import { randomBytes } from 'node:crypto'
-import { chmodSync, existsSync, readFileSync, statSync } from 'node:fs'
+import { chmodSync, existsSync, readFileSync, rmSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import * as z from 'zod'
-import { type Drift, type Step, step } from './converge.ts'
-import { Failure } from './failure.ts'
+import { type AnyStep, type Drift, type Step, step } from './converge.ts'
+import { Failure, oneLine, tell } from './failure.ts'
 import { writeWhole } from './files.ts'
 import { Secret } from './secret.ts'
 
@@ -37,6 +37,10 @@ export function parseSecrets(text: string, source: string, next?: string): Custo
   }
 }
 
+/** @returns the text of a file of secrets */
+export const secretsText = ({ databasePassword, jwtSecret }: CustomerSecrets): string =>
+  `${JSON.stringify({ database_password: databasePassword.reveal(), jwt_secret: jwtSecret.reveal() }, null, 2)}\n`
+
 /** @returns the customer's secrets; throws when they are not there or not readable as such */
 export function readSecrets(directory: string, customer: string): CustomerSecrets {
   const file = secretsFile(directory, customer)
@@ -46,27 +50,50 @@ export function readSecrets(directory: string, customer: string): CustomerSecret
   return parseSecrets(readFileSync(file, 'utf8'), file, next)
 }
 
+/** Where a customer's secrets may be: in the site's folder until the cluster has them. */
+export type SecretsHome = {
+  directory: string
+  customer: string
+  /** what the cluster has; undefined where it has none; throws where it cannot be asked */
+  onCluster: (() => Promise<CustomerSecrets | undefined>) & { forget: () => void }
+}
+
+/** @returns the customer's secrets, from wherever they are; throws when they are nowhere */
+export async function findSecrets({ directory, customer, onCluster }: SecretsHome): Promise<CustomerSecrets> {
+  if (existsSync(secretsFile(directory, customer))) return readSecrets(directory, customer)
+  let because = ''
+  const kept = await onCluster().catch((error: unknown) => {
+    because = `, which could not be asked: ${oneLine(tell(error))}`
+    return undefined
+  })
+  if (kept) return kept
+  throw new Failure({
+    found: `the secrets of ${customer} are neither on this machine nor on the cluster${because}`,
+    expected: `${secretsFile(directory, customer)}, as another machine or a backup has it`,
+    next: `./runbooks/restore.mts ${customer} --until secrets; or add-customer with --new-secrets, which signs its users out`,
+    notYet: true,
+  })
+}
+
 /**
- * @param options.isCustomer whether the customer is there already, and so has secrets, though not on this machine
+ * @param options.isCustomer whether the customer is there already, and so has secrets
  * @param options.renew makes new ones even then
  */
 export const secretsStep = (
-  directory: string,
-  customer: string,
+  home: SecretsHome,
   options: { isCustomer: () => Promise<boolean>; renew: boolean },
 ): Step => {
+  const { directory, customer } = home
   const file = secretsFile(directory, customer)
   return step<Drift>({
     title: `secrets of ${customer} are kept`,
     needs: [],
     check: async () => {
       if (!existsSync(file)) {
-        if (!options.renew && (await options.isCustomer()))
-          throw new Failure({
-            found: `${customer} is there already, and its secrets are not on this machine`,
-            expected: `${file}, as another machine or a backup has it`,
-            next: `./runbooks/restore.mts ${customer} --until secrets; or with --new-secrets, which signs its users out`,
-          })
+        if (!options.renew && (await options.isCustomer())) {
+          await findSecrets(home)
+          return undefined
+        }
         return { lines: [`make a database password and a JWT secret: ${file}`] }
       }
       readSecrets(directory, customer)
@@ -75,12 +102,23 @@ export const secretsStep = (
     },
     apply: async () => {
       if (existsSync(file)) return chmodSync(file, 0o600)
-      const secrets: z.infer<typeof secretsSchema> = {
-        database_password: randomBytes(24).toString('base64url'),
-        jwt_secret: randomBytes(48).toString('base64url'),
-      }
-      for (const value of Object.values(secrets)) new Secret(value) // from here on masked everywhere
-      writeWhole(file, `${JSON.stringify(secrets, null, 2)}\n`)
+      const databasePassword = new Secret(randomBytes(24).toString('base64url'))
+      const jwtSecret = new Secret(randomBytes(48).toString('base64url'))
+      writeWhole(file, secretsText({ databasePassword, jwtSecret }))
+    },
+  })
+}
+
+/** What the cluster keeps need not lie about here as well. */
+export const fileGoneStep = ({ directory, customer, onCluster }: SecretsHome, needs: readonly AnyStep[]): Step => {
+  const file = secretsFile(directory, customer)
+  return step<Drift>({
+    title: `no copy of ${customer}’s secrets is on this machine`,
+    needs,
+    check: async () => (existsSync(file) ? { lines: [`remove ${file}: the cluster has them`] } : undefined),
+    apply: async () => {
+      onCluster.forget()
+      rmSync(file)
     },
   })
 }

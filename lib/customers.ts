@@ -78,6 +78,7 @@ export const valuesSchema = z.looseObject({
   database: z.looseObject({ url: z.string() }).optional(),
   redis: z.looseObject({ url: z.string() }).optional(),
   existingSecret: z.string().optional(),
+  secretChecksum: z.string().optional(),
   env: z.record(z.string(), z.union([z.string(), z.number(), z.boolean()])).default({}),
 })
 

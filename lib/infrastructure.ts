@@ -8,6 +8,9 @@ import { type AnyStep, type Drift, type Step, step, type Work } from './converge
 import type { Resource } from './cost.ts'
 import { namesOf } from './customers.ts'
 import { Failure } from './failure.ts'
+import { loadBalancerAddress, recordedAddresses } from './provider-api.ts'
+import type { Run } from './run.ts'
+import type { Site } from './site.ts'
 import { readObject } from './spaces.ts'
 import {
   argv,
@@ -159,6 +162,19 @@ async function makePlan(
   }
 }
 
+/** The name that customers' names lead to. */
+export const balancerName = ({ domain }: Pick<Site, 'domain'>) => `lb.app.${domain}`
+
+/** @returns the load balancer's address; where there is none just now, the one that its name has; '' where it has none */
+async function balancerIp(run: Run): Promise<string> {
+  const { site } = run
+  const [address, recorded] = await Promise.all([
+    loadBalancerAddress(run, site.name),
+    recordedAddresses(run, site.cloudflare_zone_id, balancerName(site)),
+  ])
+  return address ?? recorded[0] ?? ''
+}
+
 /**
  * @param options.open ready Terraform
  * @param options.appsDirectory gitops/apps as it is on the repository's main branch
@@ -167,6 +183,7 @@ async function makePlan(
  * @returns the step that applies terraform/, from a saved plan: what was shown is what is applied
  */
 export function terraformStep(options: {
+  run: Run
   title: string
   open: () => Promise<Terraform>
   /** called when something was applied: what was read of the outputs may be old */
@@ -181,10 +198,14 @@ export function terraformStep(options: {
     title,
     first: true,
     check: async (work) => {
-      const [opened, appsDirectory] = await Promise.all([open(), options.appsDirectory()])
-      const { run } = opened
+      const run = options.run
+      const [opened, appsDirectory, loadBalancerIp] = await Promise.all([
+        open(),
+        options.appsDirectory(),
+        balancerIp(run),
+      ])
       const variables = join(run.scratch, 'terraform.tfvars.json')
-      const given = { appsDirectory, importStateBucket: opened.state }
+      const given = { appsDirectory, importStateBucket: opened.state, loadBalancerIp }
       writeFileSync(variables, JSON.stringify(variablesOf(run.site, given), null, 2), { mode: 0o600 })
       work.waitingFor(`${opened.program} plan`)
       if (run.locked()) await clearStaleLock(opened, work)

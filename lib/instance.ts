@@ -10,11 +10,12 @@ import {
   refreshApplication,
 } from './argocd.ts'
 import { type AnyStep, type Drift, type Step, step, type Work } from './converge.ts'
-import { type CustomerSecrets, parseSecrets } from './customer-secrets.ts'
+import { type CustomerSecrets, findSecrets, parseSecrets } from './customer-secrets.ts'
 import { namesOf } from './customers.ts'
 import { diagnose, podOf, troubleOf, waitsFor } from './diagnosis.ts'
 import { Failure } from './failure.ts'
 import { findObjects, follow, type Kubernetes, type KubernetesObject, objectsStep } from './kubernetes.ts'
+import type { Platform } from './platform.ts'
 import { changedSince, type Repository } from './repository.ts'
 import { Secret } from './secret.ts'
 import type { Outputs } from './terraform.ts'
@@ -108,6 +109,18 @@ export async function secretsOnCluster(kubernetes: Kubernetes, customer: string)
   const database_password = decodeURIComponent(new URL(plain(data.DATABASE_URL)).password)
   const text = JSON.stringify({ database_password, jwt_secret: plain(data.JWT_SECRET) })
   return parseSecrets(text, `Secret ${namesOf(customer).slug} of the cluster`)
+}
+
+/** What an instance is given, from wherever its secrets are. */
+export function openSecrets({ secrets, outputs }: Platform, customer: string) {
+  const home = secrets(customer)
+  const environment = async () => instanceEnvironment(customer, await findSecrets(home), await outputs())
+  return {
+    home,
+    password: async () => (await findSecrets(home)).databasePassword,
+    environment,
+    checksum: async () => checksumOf(await environment()),
+  }
 }
 
 // --- the instance ----------------------------------------------------------------------

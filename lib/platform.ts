@@ -1,11 +1,15 @@
 // The platform of one run: what several steps ask for, each asked once.
 import { join } from 'node:path'
+import { type AnyStep, type Drift, type Step, step } from './converge.ts'
 import { billLines, monthlyCost, type Resource, total } from './cost.ts'
+import type { SecretsHome } from './customer-secrets.ts'
 import { type Customer, readCustomers } from './customers.ts'
 import { Failure } from './failure.ts'
-import { customersInState } from './infrastructure.ts'
+import { balancerName, customersInState, onlyAddOrUpdate, onlyMakesRecords, terraformStep } from './infrastructure.ts'
+import { secretsOnCluster } from './instance.ts'
+import { type Kubernetes, openKubernetes } from './kubernetes.ts'
 import type { Server } from './postgres.ts'
-import { dropletPrices } from './provider-api.ts'
+import { dropletPrices, loadBalancerAddress, recordedAddresses } from './provider-api.ts'
 import { openRepository, type Repository } from './repository.ts'
 import { once, type Run } from './run.ts'
 import { ROOT } from './site.ts'
@@ -13,6 +17,7 @@ import { bucketExists } from './spaces.ts'
 import { type Outputs, openTerraform, readOutputs, type Terraform } from './terraform.ts'
 
 export type Platform = {
+  run: Run
   terraform: () => Promise<Terraform>
   /** what Terraform made; throws when it is not there */
   outputs: (() => Promise<Outputs>) & { forget: () => void }
@@ -21,6 +26,9 @@ export type Platform = {
   /** gitops/apps as it is on the repository's main branch */
   appsDirectory: () => Promise<string>
   customers: () => Promise<Customer[]>
+  kubernetes: Kubernetes
+  /** where a customer's secrets may be */
+  secrets: (customer: string) => SecretsHome
 }
 
 export function openPlatform(run: Run): Platform {
@@ -28,9 +36,17 @@ export function openPlatform(run: Run): Platform {
   const terraform = once(() => openTerraform(run, async () => bucketExists(await run.spaces(), run.site.buckets.state)))
   const outputs = once(async () => readOutputs(await terraform()))
   const appsDirectory = async () => join(await repository.clone(), 'gitops', 'apps')
+  const kubernetes = openKubernetes(run, outputs)
   return {
+    run,
     terraform,
     outputs,
+    kubernetes,
+    secrets: (customer) => ({
+      directory: run.site.directory,
+      customer,
+      onCluster: once(() => secretsOnCluster(kubernetes, customer)),
+    }),
     postgres: async () => (await outputs()).postgres,
     repository,
     appsDirectory,
@@ -75,4 +91,40 @@ export async function pricePlan(run: Run, after: readonly Resource[], before: re
       next: 'choose smaller sizes under terraform in the site file, or raise budget_usd_per_month there',
     })
   return { lines, confirm: `This costs $${then} a month (now $${now}). Go on?` }
+}
+
+/** A customer's name is in DNS; nothing else of the infrastructure may be touched for that. */
+export const recordStep = ({ run, terraform, appsDirectory }: Platform, host: string, needs: readonly AnyStep[]) =>
+  terraformStep({ run, title: `${host} is in DNS`, needs, open: terraform, appsDirectory, allowed: onlyMakesRecords })
+
+/** The name that customers' names lead to is that of the load balancer, which the cluster makes for its ingress. */
+export function balancerStep(platform: Platform, needs: readonly AnyStep[]): Step {
+  const { run, terraform, appsDirectory, kubernetes } = platform
+  const { site } = run
+  const title = `${balancerName(site)} leads to the load balancer`
+  const record = terraformStep({ run, title, needs, open: terraform, appsDirectory, allowed: onlyAddOrUpdate })
+  return step<Drift>({
+    title,
+    needs,
+    check: async () => {
+      const [address, recorded] = await Promise.all([
+        loadBalancerAddress(run, site.name),
+        recordedAddresses(run, site.cloudflare_zone_id, balancerName(site)),
+      ])
+      if (!address) return { lines: ['the load balancer is not there yet'] }
+      return recorded.join() === address
+        ? undefined
+        : { lines: [`it is ${address}, and the name ${recorded[0] ?? 'is not there'}`] }
+    },
+    apply: async (_drift, work) => {
+      work.waitingFor('DigitalOcean, which makes the load balancer')
+      const address = ['service/traefik', '--namespace=traefik', '--for=jsonpath={.status.loadBalancer.ingress[0].ip}']
+      await kubernetes.kubectl(['wait', ...address, '--timeout=600s'], {
+        timeout: 630,
+        next: 'kubectl -n traefik describe service traefik',
+      })
+      const drift = await record.check(work)
+      if (drift) await record.apply(drift, work)
+    },
+  })
 }

@@ -296,19 +296,21 @@ export const passwordStep = (
   administrator: Administrator,
   role: string,
   database: string,
-  password: () => Secret,
+  password: () => Promise<Secret>,
   { needs }: Needs = {},
 ): Step =>
   step({
     title: `role ${role} accepts its password`,
     ...(needs ? { needs } : {}),
     check: async () =>
-      (await acceptsPassword(await administrator(), role, password(), database))
+      (await acceptsPassword(await administrator(), role, await password(), database))
         ? undefined
         : { lines: [`ALTER ROLE ${quoteName(role)} PASSWORD …`] },
     apply: async () =>
       withPostgres(await administrator(), async (client) => {
-        await client.query(`ALTER ROLE ${quoteName(role)} PASSWORD ${quoteText(scramVerifier(password().reveal()))}`)
+        await client.query(
+          `ALTER ROLE ${quoteName(role)} PASSWORD ${quoteText(scramVerifier((await password()).reveal()))}`,
+        )
       }),
   })
 

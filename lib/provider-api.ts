@@ -150,3 +150,9 @@ const zoneSchema = z.object({ result: z.object({ name: z.string(), status: z.str
 /** @returns the zone's name and status, as the Cloudflare token may see it */
 export const zone = async (providers: Providers, id: string) =>
   zoneSchema.parse(await askCloudflare(providers, `/zones/${id}`)).result
+
+const serversSchema = z.object({ result: z.object({ name_servers: z.array(z.string()) }) })
+
+/** @returns names of the name servers that answer for the zone */
+export const nameServers = async (providers: Providers, id: string) =>
+  serversSchema.parse(await askCloudflare(providers, `/zones/${id}`)).result.name_servers

@@ -172,15 +172,15 @@ export async function requireCleanCheckout({ run, checkout }: Repository): Promi
 }
 
 /**
- * Throws a Failure when the repository has changes that this checkout lacks, customers' files apart: they would be taken
- * back. A repository that is empty or does not answer yet has none.
+ * Throws a Failure when the repository has changes that this checkout lacks: they would be taken back. Customers' files
+ * and the image's tag, which CI writes, apart. A repository that is empty or does not answer yet has none.
  */
 export async function requireUpToDate(repository: Repository): Promise<void> {
   const [{ commit }, remote] = await Promise.all([repository.checkout(), repository.head().catch(() => undefined)])
   if (!remote || remote === commit) return
   const { stdout } = await compare(
     repository,
-    ['diff', '--name-only', `${commit}...${remote}`, '--', '.', ':!gitops/apps'],
+    ['diff', '--name-only', `${commit}...${remote}`, '--', '.', ':!gitops/apps', ':!gitops/chart/values.yaml'],
     [0, 128], // histories without a common commit: publishing refuses that
   )
   const names = stdout.split('\n').filter(Boolean)
@@ -253,7 +253,7 @@ export function fileStep(
     title: string
     path: string
     message: string
-    check: (text: string | undefined) => string | undefined
+    check: (text: string | undefined) => Promise<string | undefined>
     needs?: readonly AnyStep[]
   },
 ): Step {

@@ -4,7 +4,7 @@ import { existsSync } from 'node:fs'
 import pg from 'pg'
 import { type Backup, type DatabaseFacts, type Manifest, newestOf, readBackup, readManifest } from './backups.ts'
 import { type Drift, type Step, step } from './converge.ts'
-import { parseSecrets, readSecrets, secretsFile } from './customer-secrets.ts'
+import { parseSecrets, readSecrets, type SecretsHome, secretsFile } from './customer-secrets.ts'
 import { namesOf } from './customers.ts'
 import { Failure, misuse, tell } from './failure.ts'
 import { writeWhole } from './files.ts'
@@ -256,18 +256,20 @@ export function restoredStep(
 export function secretsRestoredStep(
   run: Run,
   backups: readonly Backup[],
-  customer: string,
+  { customer, onCluster }: SecretsHome,
   options: { at?: string; identity: string },
 ): Step {
   const file = secretsFile(run.site.directory, customer)
   return step<Drift>({
-    title: `secrets of ${customer} are on this machine`,
+    title: `secrets of ${customer} are kept`,
     needs: [],
     check: async () => {
       if (existsSync(file)) {
         readSecrets(run.site.directory, customer)
         return undefined
       }
+      // A cluster that cannot be asked may be the reason why this is run.
+      if (await onCluster().catch(() => undefined)) return undefined
       const backup = newestOf(backups, `secrets/${customer}`, options.at ? new Date(options.at) : undefined)
       if (backup) return { lines: [`write ${file} from ${backup.folder}`] }
       throw new Failure({

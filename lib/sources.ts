@@ -1,10 +1,10 @@
 // What is backed up: each customer's database, each customer's secrets, Terraform's state.
 import { createHash } from 'node:crypto'
-import { existsSync, readFileSync } from 'node:fs'
+import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import type pg from 'pg'
 import type { DatabaseFacts, Source } from './backups.ts'
-import { readSecrets, secretsFile } from './customer-secrets.ts'
+import { findSecrets, secretsFile, secretsText } from './customer-secrets.ts'
 import { namesOf, surveyCustomers } from './customers.ts'
 import { Failure, misuse, oneLine, tell } from './failure.ts'
 import { writeWhole } from './files.ts'
@@ -149,21 +149,15 @@ function missingSource(customer: string, closed: boolean): Source {
   }
 }
 
-function secretsSource(run: Run, customer: string): Source {
-  const file = secretsFile(run.site.directory, customer)
+/** From wherever they are: the site's folder, or the cluster. */
+export function secretsSource(platform: Platform, customer: string): Source {
   return {
     name: `secrets/${customer}`,
     title: `secrets of ${customer} are backed up`,
     file: 'secrets.json.zst.age',
     read: async (store) => {
-      if (!existsSync(file))
-        throw new Failure({
-          found: `${file} is not there`,
-          expected: 'the customer’s secrets, on the machine that added it',
-          next: `run this there, or ./runbooks/add-customer.mts ${customer}`,
-        })
-      readSecrets(run.site.directory, customer) // what is damaged must not become the newest backup
-      await store({ input: readFileSync(file) })
+      // Read and written anew: what is damaged must not become the newest backup.
+      await store({ input: Buffer.from(secretsText(await findSecrets(platform.secrets(customer)))) })
       return {}
     },
   }
@@ -243,7 +237,7 @@ export async function discover(run: Run, platform: Platform, only?: string): Pro
         .filter(({ name }) => wanted(name.replace('database/', ''))),
       ...missing.map((customer) => missingSource(customer, false)),
       ...shut.map((customer) => missingSource(customer, true)),
-      ...customers.filter(wanted).map((customer) => secretsSource(run, customer)),
+      ...customers.filter(wanted).map((customer) => secretsSource(platform, customer)),
       ...(only === undefined ? [stateSource(run)] : []),
     ],
     problems: [

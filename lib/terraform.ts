@@ -44,7 +44,10 @@ export const argv = {
 const MISLEADING = /^TF_(VAR_|CLI_ARGS|WORKSPACE$|DATA_DIR$|INPUT$|LOG|REGISTRY_)/
 
 /** What a site says, as Terraform's variables. */
-export const variablesOf = (site: Site, given: { appsDirectory: string; importStateBucket: boolean }) => ({
+export const variablesOf = (
+  site: Site,
+  given: { appsDirectory: string; importStateBucket: boolean; loadBalancerIp: string },
+) => ({
   ...site.terraform,
   name: site.name,
   domain: site.domain,
@@ -54,6 +57,7 @@ export const variablesOf = (site: Site, given: { appsDirectory: string; importSt
   operator_ssh_keys: site.operator_ssh_keys,
   apps_directory: given.appsDirectory,
   import_state_bucket: given.importStateBucket,
+  load_balancer_ip: given.loadBalancerIp,
 })
 
 type Program = { name: string; path: string }

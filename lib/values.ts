@@ -1,4 +1,5 @@
 // A customer's values file in the repository: rendered for a new customer, left alone where a person wrote it.
+import type { AnyStep } from './converge.ts'
 import { namesOf, readValues } from './customers.ts'
 import { misuse } from './failure.ts'
 import { fileStep, type Repository } from './repository.ts'
@@ -35,24 +36,41 @@ export function imageTag(tag: string): string {
   return tag
 }
 
-export function valuesStep(repository: Repository, customer: string, tag: string | undefined) {
+/** The line of a values file with the Secret's checksum, and all before it. */
+const CHECKSUM = /^(secretChecksum:).*$/m
+
+/**
+ * @param options.tag pins the customer to an image
+ * @param options.checksum of the customer's Secret
+ */
+export function valuesStep(
+  repository: Repository,
+  customer: string,
+  options: { tag: string | undefined; checksum: () => Promise<string>; needs: readonly AnyStep[] },
+) {
   const { site } = repository.run
+  const { tag, needs } = options
   const path = `gitops/apps/${namesOf(customer).slug}/values.yaml`
   return fileStep(repository, {
     title: `${path} is in the repository`,
     path,
-    message: `Add customer ${customer}`,
-    needs: [],
-    check: (text) => {
-      if (text === undefined) return renderValues(site, customer, tag)
-      const { image } = readValues(text, path, customer)
+    message: `Customer ${customer}: its values`,
+    needs,
+    check: async (text) => {
+      const checksum = await options.checksum()
+      if (text === undefined) return renderValues(site, customer, tag, checksum)
+      const { image, existingSecret, secretChecksum } = readValues(text, path, customer)
       if (tag && image.tag !== tag)
         throw misuse({
           found: `${path} has the image tag ${image.tag ?? 'of the chart'}`,
           expected: `${tag}; add-customer does not change a customer that is there`,
           next: `correct ${path} in the repository`,
         })
-      return undefined
+      // Whoever keeps the secrets in the file itself, or in another Secret, sees to it themselves.
+      if (existingSecret !== namesOf(customer).slug || secretChecksum === checksum) return undefined
+      return CHECKSUM.test(text)
+        ? text.replace(CHECKSUM, `$1 "${checksum}"`)
+        : `${text.replace(/\n*$/, '\n')}secretChecksum: "${checksum}"\n`
     },
   })
 }

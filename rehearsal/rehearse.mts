@@ -5,11 +5,12 @@ import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node
 import { dirname, join, relative, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
-import { readSecrets } from '../lib/customer-secrets.ts'
+import { readSecrets, secretsFile } from '../lib/customer-secrets.ts'
 import { namesOf } from '../lib/customers.ts'
 import { EXIT, Failure, misuse, oneLine, tell } from '../lib/failure.ts'
 import { writeWhole } from '../lib/files.ts'
 import type { CloudAddresses } from './cloud/cloud.ts'
+import { bumpTag, makeImage } from './release.ts'
 import { isRunning, type ProcessIdentity, processStarted } from './servers/processes.ts'
 import {
   endRehearsal,
@@ -30,9 +31,14 @@ import { installTools, type Tools } from './tools.ts'
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url))
 const CUSTOMER = 'acme'
+/** The first release of the reference application. */
+const RELEASE = '1.0.0'
 
 /** How far the runbooks go where there is no real cluster: to the last step that needs none. */
-const WITHOUT_CLUSTER: Record<'bootstrap' | 'add-customer', string[]> = { bootstrap: [], 'add-customer': [] }
+const WITHOUT_CLUSTER = {
+  bootstrap: ['--until', 'has this checkout’s commits'],
+  'add-customer': ['--until', 'is in DNS'],
+}
 
 const USAGE = `npm run rehearse -- [up | down | status] [--full] [--directory DIR]
 
@@ -71,12 +77,22 @@ async function up(directory: string, full: boolean): Promise<void> {
   writeWhole(envFile, shellLines(rehearsal))
   const extent = (name: keyof typeof WITHOUT_CLUSTER) => (isFull ? [] : WITHOUT_CLUSTER[name])
   await runRunbook(rehearsal, 'bootstrap', ['--yes', ...extent('bootstrap')])
+  if (isFull) await release(rehearsal)
   await runRunbook(rehearsal, 'add-customer', [CUSTOMER, '--yes', ...extent('add-customer')])
   await writeServices(rehearsal, tools)
   say()
   say(`A LunarFront is up, ${seconds(started)} after the start.`)
   say()
   for (const line of waysToLook(rehearsal, tools, envFile)) say(line)
+}
+
+/** What CI does: without a first release there is nothing that a customer's instance could run. */
+async function release(rehearsal: Rehearsal): Promise<void> {
+  const started = Date.now()
+  await makeImage(rehearsal, RELEASE, { report: say })
+  const commit = await bumpTag(rehearsal, RELEASE)
+  if (commit)
+    say(`release ${RELEASE} of the reference application: its image, and its tag in the chart  ${seconds(started)}`)
 }
 
 /** Starts a rehearsal that stays, unless one is up. */
@@ -207,14 +223,12 @@ async function writeServices({ directory, env }: Rehearsal, { terraform }: Tools
       '',
     ].join('\n')
   const { database } = namesOf(CUSTOMER)
-  const { databasePassword } = readSecrets(siteDirectoryOf(directory), CUSTOMER)
-  writeWhole(
-    serviceFileOf(directory),
-    [
-      service('doadmin', postgres.user, postgres.password, postgres.database),
-      service(CUSTOMER, database, databasePassword.reveal(), database),
-    ].join('\n'),
-  )
+  const kept = siteDirectoryOf(directory)
+  const services = [service('doadmin', postgres.user, postgres.password, postgres.database)]
+  // What a cluster holds is not written down here: kubectl shows it.
+  if (existsSync(secretsFile(kept, CUSTOMER)))
+    services.push(service(CUSTOMER, database, readSecrets(kept, CUSTOMER).databasePassword.reveal(), database))
+  writeWhole(serviceFileOf(directory), services.join('\n'))
 }
 
 function output(env: Record<string, string>, program: string, args: string[]): Promise<string> {

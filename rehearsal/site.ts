@@ -1,14 +1,18 @@
 // A rehearsal: a cloud of its own, a site that lives in it, and the environment in which the runbooks find both.
 import { type ChildProcess, execFile, spawn } from 'node:child_process'
-import { closeSync, existsSync, mkdirSync, openSync, readdirSync, readFileSync, rmSync } from 'node:fs'
+import { createHash } from 'node:crypto'
+import { closeSync, copyFileSync, existsSync, mkdirSync, openSync, readdirSync, readFileSync, rmSync } from 'node:fs'
 import { homedir, userInfo } from 'node:os'
 import { delimiter, join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import { stringify } from 'yaml'
+import { deployKeyFile } from '../lib/argocd.ts'
 import { Failure } from '../lib/failure.ts'
 import { writeWhole } from '../lib/files.ts'
 import { type CloudAddresses, stopCloud } from './cloud/cloud.ts'
+import { argocdFile } from './cluster/programs.ts'
+import { GIT_SSH_PORT, type GitRepository } from './servers/git-ssh.ts'
 import { installedVersions } from './servers/postgres.ts'
 import { isRunning, type ProcessIdentity, processStarted } from './servers/processes.ts'
 import type { ClusterTools } from './tools/cluster.ts'
@@ -44,6 +48,11 @@ export type RehearsalOptions = {
   settings?: Record<string, unknown>
 }
 
+const GIT_HOST = `git-ssh.${DOMAIN}`
+const GIT_PATH = '/ryan/lunarfront-infra.git'
+/** By which pods know the repository; everybody else's Git is told where it really is. */
+const GIT_ADDRESS = `ssh://git@${GIT_HOST}:${GIT_SSH_PORT}${GIT_PATH}`
+
 const cloudDirectory = (directory: string) => join(directory, 'cloud')
 export const repositoryDirectory = (directory: string) => join(directory, 'git', 'lunarfront-infra.git')
 export const siteFileOf = (directory: string) => join(directory, 'lunarfront.yaml')
@@ -66,9 +75,10 @@ export async function startRehearsal(options: RehearsalOptions): Promise<Rehears
     throw new Failure({ found: `${directory} is not empty`, expected: 'an empty directory, or none' })
   mkdirSync(directory, { recursive: true, mode: 0o700 })
   try {
+    const hostKey = await makeKey(directory, 'git-host', tools)
     const [cloud, operator, backups, versions] = await Promise.all([
       startCloudProcess(directory, tools, options),
-      makeOperatorKey(directory, tools),
+      makeKey(directory, 'operator', tools),
       makeBackupKey(directory, tools),
       installedVersions(tools.postgres),
       makeRepository(directory, tools),
@@ -76,6 +86,7 @@ export async function startRehearsal(options: RehearsalOptions): Promise<Rehears
     const newest = Object.keys(versions).sort((one, other) => Number(other) - Number(one))[0] ?? ''
     const site = { ...siteSettings(directory, cloud, { operator, backups }, newest), ...options.settings }
     writeWhole(siteFileOf(directory), stringify(site))
+    if (options.cluster) keepForCluster(directory, hostKey, options.cluster)
     return openRehearsal(directory, tools, cloud)
   } catch (error) {
     await endRehearsal(directory)
@@ -104,7 +115,7 @@ function openRehearsal(directory: string, tools: Tools, cloud: CloudAddresses): 
 /** The site file of a rehearsal. */
 function siteSettings(
   directory: string,
-  { cloudflare }: CloudAddresses,
+  { cloudflare, dns, programs }: CloudAddresses,
   publicKeys: { operator: string; backups: string },
   postgresVersion: string,
 ) {
@@ -115,7 +126,8 @@ function siteSettings(
     cloudflare_zone_id: cloudflare.zone_id,
     buckets: { state: 'lunarfront-terraform-state', files: 'lunarfront-files', backups: 'lunarfront-backups' },
     operator_ssh_keys: { rehearsal: publicKeys.operator },
-    repository: repositoryDirectory(directory),
+    repository: programs ? GIT_ADDRESS : repositoryDirectory(directory),
+    ...(programs ? { dns_servers: [`${dns.host}:${dns.port}`] } : {}),
     image_repository: `registry.${DOMAIN}/ryan/lunarfront-app`,
     budget_usd_per_month: 150,
     connections_per_customer: 5,
@@ -136,8 +148,17 @@ function environmentOf(directory: string, tools: Tools, cloud: CloudAddresses): 
     TERM: process.env.TERM ?? 'dumb',
     ...addressesFor(directory, { digitalocean, cloudflare, spaces }),
     TF_REATTACH_PROVIDERS: JSON.stringify(cloud.reattach),
+    ...(cloud.programs ? clusterEnvironment(directory) : {}),
   }
 }
+
+const clusterEnvironment = (directory: string): Record<string, string> => ({
+  GIT_CONFIG_COUNT: '1',
+  GIT_CONFIG_KEY_0: `url.${repositoryDirectory(directory)}.insteadOf`,
+  GIT_CONFIG_VALUE_0: GIT_ADDRESS,
+  // Who issues the certificate of the customers' addresses.
+  NODE_EXTRA_CA_CERTS: join(cloudDirectory(directory), 'tls', 'ca.crt'),
+})
 
 function addressesFor(
   directory: string,
@@ -174,7 +195,7 @@ export function checkOwn(env: Record<string, string>, siteText: string, director
   const everything = [...Object.entries(env), ['the site file', siteText] as const]
   for (const [name, text] of everything) {
     for (const [address] of text.matchAll(/\b[a-z][a-z0-9+.-]*:\/\/[^\s"',}]+/g)) {
-      if (!isLoopback(new URL(address).hostname))
+      if (address !== GIT_ADDRESS && !isLoopback(new URL(address).hostname))
         throw new Failure({
           found: `${name} of the rehearsal names ${new URL(address).hostname}`,
           expected: 'only addresses on loopback',
@@ -183,7 +204,11 @@ export function checkOwn(env: Record<string, string>, siteText: string, director
     }
   }
   const repository = /^repository: (.*)$/m.exec(siteText)?.[1]
-  if (repository !== repositoryDirectory(directory))
+  const isOwn = env.GIT_CONFIG_VALUE_0
+    ? repository === env.GIT_CONFIG_VALUE_0 &&
+      env.GIT_CONFIG_KEY_0 === `url.${repositoryDirectory(directory)}.insteadOf`
+    : repository === repositoryDirectory(directory)
+  if (!isOwn)
     throw new Failure({
       found: `the site file of the rehearsal names the repository ${repository}`,
       expected: repositoryDirectory(directory),
@@ -259,6 +284,7 @@ async function startCloudProcess(
     [
       ...['--import', 'tsx', join(ROOT, 'rehearsal', 'cloud', 'main.mts'), '--directory', home, '--domain', DOMAIN],
       ...['--tools', JSON.stringify({ postgres, valkey, versitygw, openssl, cluster })],
+      ...(cluster ? ['--repository', JSON.stringify(gitRepository(directory, tools))] : []),
     ],
     {
       cwd: ROOT,
@@ -301,6 +327,12 @@ async function startCloudProcess(
   })
 }
 
+const gitRepository = (directory: string, { git }: Tools): GitRepository => ({
+  ...{ git, directory: repositoryDirectory(directory), path: GIT_PATH, hostKey: join(directory, 'git-host') },
+  // Whom bootstrap tells it: in Gitea's place, where a person gives the key that right.
+  readers: deployKeyFile({ directory: siteDirectoryOf(directory) }),
+})
+
 async function makeRepository(directory: string, { git }: Tools): Promise<void> {
   const repository = repositoryDirectory(directory)
   mkdirSync(repository, { recursive: true })
@@ -314,8 +346,19 @@ async function makeBackupKey(directory: string, { age }: Tools): Promise<string>
   return (await run(`${age}-keygen`, ['-y', file])).stdout.trim()
 }
 
-async function makeOperatorKey(directory: string, { sshKeygen }: Tools): Promise<string> {
-  const key = join(directory, 'operator')
+/** @returns the public half of an SSH key */
+async function makeKey(directory: string, name: string, { sshKeygen }: Tools): Promise<string> {
+  const key = join(directory, name)
   await run(sshKeygen, ['-q', '-t', 'ed25519', '-N', '', '-C', 'rehearsal', '-f', key])
   return readFileSync(`${key}.pub`, 'utf8').trim()
+}
+
+/** What a person has who has been at this site before: the Git host's key, and Argo CD's manifest, fetched and checked. */
+function keepForCluster(directory: string, hostKey: string, { programs }: ClusterTools): void {
+  const kept = siteDirectoryOf(directory)
+  mkdirSync(join(kept, 'upstream'), { recursive: true, mode: 0o700 })
+  writeWhole(join(kept, 'known_hosts'), `[${GIT_HOST}]:${GIT_SSH_PORT} ${hostKey.split(' ').slice(0, 2).join(' ')}\n`)
+  const manifest = argocdFile(programs, 'install.yaml')
+  const sha256 = createHash('sha256').update(readFileSync(manifest)).digest('hex')
+  copyFileSync(manifest, join(kept, 'upstream', `${sha256}.yaml`))
 }

@@ -1,8 +1,10 @@
 #!/usr/bin/env -S sh -c 'f=$0; [ -L "$f" ] && f=$(readlink -f "$f"); exec node "${f%/*}/../lib/launch.mjs" "$f" "$@"'
 // Raises a LunarFront from nothing, or brings one to what this checkout and the site file say.
+import { argocdStep, platformStep, repositoryAccessStep } from '../lib/argocd.ts'
 import { finishedStep, onlyAddOrUpdate, terraformStep } from '../lib/infrastructure.ts'
 import { inventoryStep } from '../lib/inventory.ts'
-import { appsDirectoryAtFirst, openPlatform, pricePlan } from '../lib/platform.ts'
+import { kubeconfigStep } from '../lib/kubernetes.ts'
+import { appsDirectoryAtFirst, balancerStep, openPlatform, pricePlan } from '../lib/platform.ts'
 import * as preflight from '../lib/preflight.ts'
 import { publishedStep } from '../lib/repository.ts'
 import { runbook, startedAs } from '../lib/runbook.ts'
@@ -16,6 +18,7 @@ export const bootstrap = runbook({
     const stateBucket = bucketStep(run.spaces, run.site.buckets.state)
     const finished = finishedStep(platform.terraform)
     const infrastructure = terraformStep({
+      run,
       title: 'infrastructure is as terraform/ says',
       open: platform.terraform,
       onApplied: platform.outputs.forget,
@@ -23,6 +26,11 @@ export const bootstrap = runbook({
       allowed: onlyAddOrUpdate,
       price: (after, before) => pricePlan(run, after, before),
     })
+    const published = publishedStep(platform.repository, { needs: [infrastructure] })
+    const credentials = kubeconfigStep(platform.kubernetes, { needs: [infrastructure] })
+    const argocd = argocdStep(platform.kubernetes, { needs: [credentials] })
+    const access = repositoryAccessStep(platform.kubernetes, { needs: [argocd] })
+    const applications = platformStep(platform.kubernetes, platform.repository, { needs: [access, published] })
     return {
       preflight: [
         preflight.checkoutPrecondition(platform),
@@ -31,16 +39,10 @@ export const bootstrap = runbook({
         preflight.budgetPrecondition(run),
       ],
       steps: [
-        stateBucket,
-        finished,
-        infrastructure,
-        inventoryStep(run.site, platform.outputs),
-        publishedStep(platform.repository, { needs: [infrastructure] }),
+        ...[stateBucket, finished, infrastructure, inventoryStep(run.site, platform.outputs), published],
+        ...[credentials, argocd, access, applications, balancerStep(platform, [applications])],
       ],
-      afterwards: [
-        'Here this runbook ends for now: it does not set up Gitea on the droplet nor Argo CD on the cluster yet.',
-        'next: ./runbooks/add-customer.mts NAME',
-      ],
+      afterwards: ['next: ./runbooks/add-customer.mts NAME'],
     }
   },
 })

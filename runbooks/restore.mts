@@ -32,7 +32,7 @@ export const restore = runbook({
     const { customer = '', at } = given
     const identity = identityFile(given.identity, run.environment)
     const [swap, again] = [given.swap === 'true', given.again === 'true']
-    const { postgres } = openPlatform(run)
+    const { postgres, secrets } = openPlatform(run)
     const backups = await listBackups(run)
     const backup = backupOf(backups, customer, at)
     const scratch = given.into ?? scratchName(customer, backup, 'restored')
@@ -44,7 +44,7 @@ export const restore = runbook({
         restorePrecondition(run, identity),
       ],
       steps: [
-        secretsRestoredStep(run, backups, customer, { identity, ...(at ? { at } : {}) }),
+        secretsRestoredStep(run, backups, secrets(customer), { identity, ...(at ? { at } : {}) }),
         restored,
         ...(swap ? [swappedStep(postgres, customer, backup, scratch, { restored, again })] : []),
       ],

@@ -185,9 +185,9 @@ test('several who look at once meet in one clone', async (place) => {
 // --- a file in it ----------------------------------------------------------------------
 
 const PATH = 'gitops/apps/customer-acme/values.yaml'
-const fileIn = (run: Run, look: (text: string | undefined) => string | undefined) =>
+const fileIn = (run: Run, look: (text: string | undefined) => Promise<string | undefined>) =>
   fileStep(openRepository(run), { title: 'the file is there', path: PATH, message: 'Add customer acme', check: look })
-const wants = (wanted: string) => (text: string | undefined) => (text === wanted ? undefined : wanted)
+const wants = (wanted: string) => async (text: string | undefined) => (text === wanted ? undefined : wanted)
 
 test('a file that is missing is committed and pushed, and then is right', async (place) => {
   publish(place, place.head)
@@ -209,7 +209,7 @@ test('the check is shown the file as it is now', async (place) => {
   pushed(place, PATH, 'theirs\n')
   const shown: (string | undefined)[] = []
   await check(
-    fileIn(runIn(place), (text) => {
+    fileIn(runIn(place), async (text) => {
       shown.push(text)
       return undefined
     }),
@@ -243,7 +243,7 @@ test('a push in between that has done it already leaves nothing to commit', asyn
 
 test('a push in between that changed the same file is looked at, not overwritten', async (place) => {
   publish(place, place.head)
-  const step = fileIn(runIn(place), (text) => {
+  const step = fileIn(runIn(place), async (text) => {
     if (text && text !== 'ours\n') throw new Failure({ found: `somebody wrote ${text.trim()}` })
     return text ? undefined : 'ours\n'
   })

@@ -41,7 +41,11 @@ test('the site’s own settings never win over what the runbook gives', () => {
     file: '',
     directory: '',
   }
-  const variables = variablesOf(site, { appsDirectory: '/apps', importStateBucket: true })
+  const variables = variablesOf(site, {
+    appsDirectory: '/apps',
+    importStateBucket: true,
+    loadBalancerIp: '203.0.113.9',
+  })
   assert.is(variables.apps_directory, '/apps')
   assert.is((variables as Record<string, unknown>).node_count, 3)
 })

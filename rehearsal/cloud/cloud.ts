@@ -7,6 +7,7 @@ import { NODE_ADDRESS } from '../cluster/messages.ts'
 import { removeClusters, startCluster } from '../cluster/start.ts'
 import { serveProviders } from '../provider/providers.ts'
 import { createAuthority, issueCertificate, LOOPBACK } from '../servers/certificates.ts'
+import { GIT_SSH_PORT, type GitRepository, startGitServer } from '../servers/git-ssh.ts'
 import { installedVersions, startPostgres } from '../servers/postgres.ts'
 import {
   endAll,
@@ -57,6 +58,8 @@ export type CloudOptions = {
   readyAfter?: number | undefined
   /** Names in the zone that its name server answers with these addresses, whatever Cloudflare's records say; none. */
   hosts?: Hosts | undefined
+  /** the Git repository that real clusters read over SSH */
+  repository?: GitRepository | undefined
 }
 
 /** How to reach a cloud, as cloud.json has it. */
@@ -91,7 +94,7 @@ const runtimeFile = (directory: string) => join(directory, 'runtime')
  */
 export async function startCloud(options: CloudOptions): Promise<Cloud> {
   const directory = resolve(options.directory)
-  const { domain, tools, region = 'nyc3', readyAfter = 100, hosts = new Map() } = options
+  const { domain, tools, region = 'nyc3', readyAfter = 100, hosts = new Map(), repository } = options
   await checkFree(directory)
   await stopCloud(directory)
   await mkdir(directory, { recursive: true, mode: 0o700 })
@@ -112,7 +115,9 @@ export async function startCloud(options: CloudOptions): Promise<Cloud> {
     forgetProcess(directory, 'cloud')
   }
   try {
-    const addresses = await startParts({ directory, runtime, domain, tools, region, readyAfter, hosts, undo })
+    const addresses = await startParts({
+      ...{ directory, runtime, domain, tools, region, readyAfter, hosts, repository, undo },
+    })
     const partial = `${addressFile(directory)}.${process.pid}`
     await writeFile(partial, JSON.stringify(addresses, null, 2), { mode: 0o600 })
     await rename(partial, addressFile(directory))
@@ -123,7 +128,8 @@ export async function startCloud(options: CloudOptions): Promise<Cloud> {
   }
 }
 
-type Parts = Required<Omit<CloudOptions, 'region' | 'readyAfter' | 'hosts'>> & {
+type Parts = Required<Omit<CloudOptions, 'region' | 'readyAfter' | 'hosts' | 'repository'>> & {
+  repository: GitRepository | undefined
   runtime: string
   region: string
   readyAfter: number
@@ -139,6 +145,7 @@ async function startParts({
   region,
   readyAfter,
   hosts,
+  repository,
   undo,
 }: Parts): Promise<CloudAddresses> {
   const spaces = {
@@ -180,6 +187,8 @@ async function startParts({
   const dns = keep(await startNameServer({ name: domain, records, hosts: network.hosts }))
 
   const { cluster } = tools
+  if (cluster && repository)
+    await offer(network, `git-ssh.${domain}`, GIT_SSH_PORT, keep(await startGitServer(repository)).port)
   let base = ''
   const account: Account = {
     token: `dop_v1_${randomBytes(32).toString('hex')}`,
@@ -198,6 +207,9 @@ async function startParts({
         startValkey({ directory, name, binary: tools.valkey, authority, certificate, password, memory }),
     },
     network,
+    wildcard: await issueCertificate(authority, join(directory, 'tls'), {
+      ...{ file: 'wildcard', names: [`*.app.${domain}`], addresses: [], subject: `/CN=*.app.${domain}` },
+    }),
     startCluster:
       cluster &&
       ((name, images) =>

@@ -19,6 +19,8 @@ export type Metadata = {
 export type Api = {
   /** @returns the answer's body; rejects with the server's own words unless it is a success */
   merge: (path: string, patch: object) => Promise<unknown>
+  /** makes an object what is given, and leaves the rest of it */
+  apply: (path: string, object: object) => Promise<unknown>
   /**
    * Calls back with all objects of a kind, at first and then whenever one of them changes, until it is closed. A
    * connection that ends is made again, and what was missed meanwhile is told.
@@ -38,8 +40,8 @@ export function openApi({ server, ca, token }: Access): Api {
   const closing = new AbortController()
   const { signal } = closing
 
-  async function ask(method: string, path: string, body?: object): Promise<IncomingMessage> {
-    const type = body ? { 'content-type': 'application/merge-patch+json' } : {}
+  async function ask(method: string, path: string, body?: object, kind = 'merge-patch+json'): Promise<IncomingMessage> {
+    const type = body ? { 'content-type': `application/${kind}` } : {}
     const headers = { authorization: `Bearer ${token}`, accept: 'application/json', ...type }
     const asked = request(server + path, { method, agent, headers, signal }).end(body && JSON.stringify(body))
     const [answer] = (await once(asked, 'response')) as [IncomingMessage]
@@ -67,6 +69,8 @@ export function openApi({ server, ca, token }: Access): Api {
   }
 
   return {
+    apply: async (path, object) =>
+      JSON.parse(await text(await ask('PATCH', `${path}?fieldManager=cloud&force=true`, object, 'apply-patch+yaml'))),
     merge: async (path, patch) => JSON.parse(await text(await ask('PATCH', path, patch))),
     watch: async (path, changed) => {
       while (!signal.aborted) {

@@ -5,13 +5,17 @@ import { readFileSync } from 'node:fs'
 import type { AddressInfo } from 'node:net'
 import ssh2, { type Connection, type ParsedKey, type ServerChannel } from 'ssh2'
 
-export type GitServerOptions = {
+/** As Gitea's, of which the droplet publishes it. */
+export const GIT_SSH_PORT = 2222
+
+export type GitRepository = {
   /** path of Git */
   git: string
-  /** the host's private key, in OpenSSH's form */
+  /** file of the host's private key, in OpenSSH's form */
   hostKey: string
-  /** path of the repository, and the one by which it is asked for: '/ryan/lunarfront-infra.git' */
-  repository: { directory: string; path: string }
+  directory: string
+  /** by which it is asked for: '/ryan/lunarfront-infra.git' */
+  path: string
   /** file with the public keys that may read, one a line; looked at anew at each connection, and it may not be there yet */
   readers: string
 }
@@ -19,15 +23,15 @@ export type GitServerOptions = {
 export type GitServer = { port: number; close: () => Promise<void> }
 
 /** Serves on a free port of 127.0.0.1. */
-export function startGitServer(options: GitServerOptions): Promise<GitServer> {
+export function startGitServer(repository: GitRepository): Promise<GitServer> {
   const open = new Set<Connection>()
-  const server = new ssh2.Server({ hostKeys: [options.hostKey] }, (client) => {
+  const server = new ssh2.Server({ hostKeys: [readFileSync(repository.hostKey)] }, (client) => {
     open.add(client)
     client.once('close', () => open.delete(client))
     client.on('error', () => {}) // whoever is gone needs no answer
     client.on('authentication', (attempt) => {
       if (attempt.method !== 'publickey') return attempt.reject(['publickey'])
-      const key = readers(options.readers).find(
+      const key = readers(repository.readers).find(
         (one) => one.type === attempt.key.algo && one.getPublicSSH().equals(attempt.key.data),
       )
       const { blob, signature, hashAlgo } = attempt
@@ -40,7 +44,7 @@ export function startGitServer(options: GitServerOptions): Promise<GitServer> {
       client.on('session', (accept) =>
         accept()
           .on('env', (acceptIt) => acceptIt?.())
-          .on('exec', (acceptIt, _reject, { command }) => serve(acceptIt(), command, options)),
+          .on('exec', (acceptIt, _reject, { command }) => serve(acceptIt(), command, repository)),
       ),
     )
   })
@@ -71,15 +75,15 @@ function readers(file: string): ParsedKey[] {
 }
 
 /** Only reading: what a runbook pushes goes to the repository itself. */
-function serve(channel: ServerChannel, command: string, { git, repository }: GitServerOptions): void {
-  const [, path] = /^git[- ]upload-pack '(.*)'$/.exec(command) ?? []
-  if (path !== repository.path) {
+function serve(channel: ServerChannel, command: string, { git, directory, path }: GitRepository): void {
+  const [, asked] = /^git[- ]upload-pack '(.*)'$/.exec(command) ?? []
+  if (asked !== path) {
     channel.stderr.write(`there is no ${command} here\n`)
     channel.exit(128)
     channel.end()
     return
   }
-  const child = spawn(git, ['upload-pack', repository.directory], { stdio: ['pipe', 'pipe', 'pipe'] })
+  const child = spawn(git, ['upload-pack', directory], { stdio: ['pipe', 'pipe', 'pipe'] })
   channel.pipe(child.stdin)
   child.stdin.on('error', () => {}) // it has had enough
   child.stdout.pipe(channel, { end: false })

@@ -37,6 +37,7 @@ test.before.each(async (context) => {
     readyAfter: 50,
     servers: {} as Account['servers'], // no database is made here
     network: privateNetwork('127.0.0.1'),
+    wildcard: { certificate: '', key: '' },
     startCluster: undefined,
     images: [],
   }

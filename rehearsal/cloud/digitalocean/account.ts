@@ -2,6 +2,7 @@
 import { createHash } from 'node:crypto'
 import { z } from 'zod'
 import type { Cluster } from '../../cluster/start.ts'
+import type { Certificate } from '../../servers/certificates.ts'
 import { type Request, type Route, route } from '../http.ts'
 import type { PrivateNetwork } from '../private-network.ts'
 import { found, page, parseBody, unprocessable } from './api.ts'
@@ -19,6 +20,8 @@ export type Account = {
   /** Milliseconds from a request to the readiness of what it creates. */
   readyAfter: number
   servers: DatabaseServers
+  /** for the customers' names; put into every real cluster, as whoever needs no ACME does */
+  wildcard: Certificate
   network: PrivateNetwork
   /** Starts a real cluster, unique by name, with these OCI archives among its images; undefined where there are none. */
   startCluster: ((name: string, images: readonly string[]) => Promise<Cluster>) | undefined

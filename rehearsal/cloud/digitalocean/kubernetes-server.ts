@@ -1,5 +1,8 @@
 // The real cluster behind a Kubernetes cluster of the API, where the rehearsal has the programs for one.
+import { readFile } from 'node:fs/promises'
+import { openApi } from '../../cluster/api.ts'
 import { kubeconfig } from '../../cluster/kubeconfig.ts'
+import type { Cluster } from '../../cluster/start.ts'
 import { join, leave } from '../private-network.ts'
 import type { Account } from './account.ts'
 import { balanceServices } from './service-load-balancers.ts'
@@ -13,6 +16,7 @@ export function startServer(account: Account, cluster: KubernetesCluster): void 
     try {
       const real = await startCluster(`${cluster.name.slice(0, 30)}-${cluster.id.slice(0, 8)}`, images)
       await join(network, real)
+      await putCertificate(account, real)
       cluster.real = real
       const controller = balanceServices(account, cluster.id, real)
       void real.ended.then((error) => {
@@ -23,6 +27,23 @@ export function startServer(account: Account, cluster: KubernetesCluster): void 
       fail(cluster, error as Error)
     }
   })()
+}
+
+/** Where gitops/platform has the ingress controller look for it. */
+async function putCertificate({ wildcard, servers }: Account, { server, token }: Cluster): Promise<void> {
+  const api = openApi({ server, token, ca: servers.authority })
+  const [name, namespace] = ['wildcard-tls', 'traefik']
+  const base64 = async (file: string) => (await readFile(file)).toString('base64')
+  const metadata = { name: namespace }
+  await api.apply(`/api/v1/namespaces/${namespace}`, { apiVersion: 'v1', kind: 'Namespace', metadata })
+  await api.apply(`/api/v1/namespaces/${namespace}/secrets/${name}`, {
+    apiVersion: 'v1',
+    kind: 'Secret',
+    type: 'kubernetes.io/tls',
+    metadata: { name, namespace },
+    data: { 'tls.crt': await base64(wildcard.certificate), 'tls.key': await base64(wildcard.key) },
+  })
+  api.close()
 }
 
 function fail(cluster: KubernetesCluster, error: Error): void {
