@@ -66,8 +66,6 @@ export function argocdStep(kubernetes: Kubernetes, { needs }: { needs?: readonly
       for (const name of readdirSync(MANIFESTS)) writeFileSync(join(folder, name), readFileSync(join(MANIFESTS, name)))
       work.waitingFor(`${new URL(upstream.url).host}: the manifest`)
       writeFileSync(join(folder, 'install.yaml'), await readUpstream(run, upstream))
-      const { metadata, ...rest } = namespace
-      await applyObjects(kubernetes, [{ ...rest, metadata: { name: metadata.name } } as KubernetesObject])
       await kubectl(['apply', '--server-side', '--force-conflicts', '--kustomize', folder], { timeout: 300 })
       // Only now: what was interrupted before is applied again.
       await applyObjects(kubernetes, [namespace])
@@ -108,10 +106,14 @@ const repositorySecret = (url: string, more: Record<string, string> = {}): Kuber
   ),
 })
 
-/** Argo CD reads the repository over SSH, with a key of its own, and knows its host. */
+/**
+ * Argo CD reads the repository over SSH, with a key of its own, and knows its host. All of that is there before it starts:
+ * what it is told later reaches its pods a minute later.
+ */
 export function repositoryAccessStep(kubernetes: Kubernetes, { needs }: { needs?: readonly AnyStep[] } = {}): Step {
   const { run } = kubernetes
   const { site } = run
+  const namespace: KubernetesObject = { apiVersion: 'v1', kind: 'Namespace', metadata: { name: NAMESPACE } }
   const hosts = knownHostsFile(site)
   const knownHosts = (): KubernetesObject => {
     if (!existsSync(hosts))
@@ -140,8 +142,9 @@ export function repositoryAccessStep(kubernetes: Kubernetes, { needs }: { needs?
           next: `set repository in ${site.file}`,
         })
       const wanted = repositorySecret(site.repository)
-      const [secret, config] = await findObjects(kubernetes, [wanted, knownHosts()], { shown: false })
+      const [space, secret, config] = await findObjects(kubernetes, [namespace, wanted, knownHosts()], { shown: false })
       const lines = [
+        ...(space ? [] : [`create namespace ${NAMESPACE}`]),
         ...(missingFrom(secret, wanted).length > 0 || !keyOf(secret) ? [`make a key for ${site.repository}`] : []),
         ...(missingFrom(config, knownHosts()).length > 0 ? ['tell Argo CD the repository’s host keys'] : []),
         ...(existsSync(deployKeyFile(site)) ? [] : [`write the key’s public half: ${deployKeyFile(site)}`]),
@@ -159,7 +162,7 @@ export function repositoryAccessStep(kubernetes: Kubernetes, { needs }: { needs?
         })
       const { stdout } = await run.exec({ argv: ['ssh-keygen', '-y', '-f', key] })
       const sshPrivateKey = readFileSync(key, 'utf8')
-      await applyObjects(kubernetes, [repositorySecret(site.repository, { sshPrivateKey }), knownHosts()], {
+      await applyObjects(kubernetes, [namespace, repositorySecret(site.repository, { sshPrivateKey }), knownHosts()], {
         shown: false,
       })
       writeWhole(deployKeyFile(site), stdout)

@@ -105,6 +105,7 @@ export function openRepository(run: Run): Repository {
   const underLock = once(() => inTurn(updated))
   const clone = async () => {
     if (await (run.locked() ? underLock() : cloned())) return directory
+    underLock.forget() // this very run may fill it yet
     throw new Failure({
       found: `the repository ${run.site.repository} has no branch ${BRANCH} yet`,
       next: './runbooks/bootstrap.mts, which fills it',
@@ -194,6 +195,7 @@ export async function requireUpToDate(repository: Repository): Promise<void> {
 
 /** @returns whether any of the paths differs on the main branch from that commit; true also for one that is not known */
 export async function changedSince(repository: Repository, commit: string, paths: readonly string[]): Promise<boolean> {
+  await repository.head() // this run may have pushed since it was cloned
   const directory = await repository.clone()
   const args = ['diff', '--quiet', commit, 'HEAD', '--', ...paths]
   return (await git(repository.run, directory, args, { codes: [0, 1, 128] })).code !== 0

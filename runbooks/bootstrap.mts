@@ -28,9 +28,9 @@ export const bootstrap = runbook({
     })
     const published = publishedStep(platform.repository, { needs: [infrastructure] })
     const credentials = kubeconfigStep(platform.kubernetes, { needs: [infrastructure] })
-    const argocd = argocdStep(platform.kubernetes, { needs: [credentials] })
-    const access = repositoryAccessStep(platform.kubernetes, { needs: [argocd] })
-    const applications = platformStep(platform.kubernetes, platform.repository, { needs: [access, published] })
+    const access = repositoryAccessStep(platform.kubernetes, { needs: [credentials] })
+    const argocd = argocdStep(platform.kubernetes, { needs: [access] })
+    const applications = platformStep(platform.kubernetes, platform.repository, { needs: [argocd, published] })
     return {
       preflight: [
         preflight.checkoutPrecondition(platform),
@@ -40,7 +40,7 @@ export const bootstrap = runbook({
       ],
       steps: [
         ...[stateBucket, finished, infrastructure, inventoryStep(run.site, platform.outputs), published],
-        ...[credentials, argocd, access, applications, balancerStep(platform, [applications])],
+        ...[credentials, access, argocd, applications, balancerStep(platform, [applications])],
       ],
       afterwards: ['next: ./runbooks/add-customer.mts NAME'],
     }
