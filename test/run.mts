@@ -7,12 +7,17 @@ import { dirname, join, relative } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 import { oneLine, tell } from '../lib/failure.ts'
+import { clusterObstacle, installClusterTools } from '../rehearsal/tools/cluster.ts'
+import { thisMachine } from '../rehearsal/tools/machine.ts'
 import { installTools, pathWith, REHEARSAL_TOOLS } from '../rehearsal/tools.ts'
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url))
 const DURATIONS = join(ROOT, 'node_modules', '.cache', 'lunarfront', 'test-durations.json')
 /** Seconds a file gets to tidy up after it was told to end. */
 const GRACE = 5
+
+/** Files that need a real cluster. */
+const CLUSTER_TEST = /\bcluster\.test\.ts$/
 
 const USAGE = `npm test -- [--jobs N] [--limit SECONDS] [TEXT...]
 
@@ -25,7 +30,8 @@ node --import tsx test/X.test.ts
 
 type Options = { jobs: number; limit: number; directory: string; texts: string[] }
 
-type Result = { passed: number; failed: number; seconds: number; output: string; reason?: string }
+/** A file that cannot be run on this machine says so, and why: it is neither passed nor failed. */
+type Result = { passed: number; failed: number; seconds: number; output: string; reason?: string; notRun?: string }
 
 const running = new Set<ChildProcess>()
 
@@ -108,7 +114,7 @@ function runFile(file: string, limit: number, environment: NodeJS.ProcessEnv): P
 }
 
 /** Counts uvu's summaries in what a file printed; whatever is not a pass is a failure. */
-function count(output: string, reason: string): Pick<Result, 'passed' | 'failed' | 'reason'> {
+function count(output: string, reason: string): Pick<Result, 'passed' | 'failed' | 'reason' | 'notRun'> {
   const sum = (name: string) =>
     [...output.matchAll(new RegExp(`^ {2}${name}: +([0-9]+)$`, 'gm'))].reduce((total, [, n]) => total + Number(n), 0)
   const passed = sum('Passed')
@@ -117,7 +123,8 @@ function count(output: string, reason: string): Pick<Result, 'passed' | 'failed'
   if (failed > 0)
     return { passed, failed, reason: [reason, skipped ? `${skipped} skipped` : ''].filter(Boolean).join(', ') }
   if (reason) return { passed, failed: 1, reason }
-  if (passed === 0) return { passed, failed: 1, reason: 'reported no test' }
+  const notRun = /^NOT RUN: (.+)$/m.exec(output)?.[1]
+  if (passed === 0) return notRun ? { passed, failed, notRun } : { passed, failed: 1, reason: 'reported no test' }
   return { passed, failed }
 }
 
@@ -142,7 +149,11 @@ function remember(results: Map<string, Result>): void {
   writeFileSync(DURATIONS, JSON.stringify(Object.fromEntries([...before, ...now]), null, 1))
 }
 
-function tellResult(file: string, { passed, failed, seconds, output, reason }: Result): void {
+function tellResult(file: string, { passed, failed, seconds, output, reason, notRun }: Result): void {
+  if (notRun) {
+    console.log(`NOT RUN ${relative(ROOT, file).padEnd(43)} ${notRun}`)
+    return
+  }
   const counts = failed > 0 ? `${passed} passed, ${failed} failed${reason ? ` (${reason})` : ''}` : `${passed} passed`
   console.log(
     `${failed > 0 ? 'FAILED' : 'ok    '} ${relative(ROOT, file).padEnd(44)} ${counts}  ${seconds.toFixed(1)} s`,
@@ -155,6 +166,8 @@ async function main(): Promise<void> {
   if (!options) return console.log(USAGE)
   const files = await findFiles(options)
   const tools = await installTools(console.log, [...REHEARSAL_TOOLS, 'aws'])
+  if (files.some((file) => CLUSTER_TEST.test(file)) && clusterObstacle(thisMachine()) === undefined)
+    await installClusterTools(console.log)
   const { FORCE_COLOR: _, ...inherited } = process.env
   const environment = { ...inherited, PATH: pathWith(tools), NO_COLOR: '1' }
   const results = new Map<string, Result>()
@@ -175,7 +188,8 @@ async function main(): Promise<void> {
   const failed = all.reduce((total, result) => total + result.failed, 0)
   if (all.length === 0)
     console.log(`No test file under ${options.directory} has a path that contains ${options.texts.join(' or ')}`)
-  console.log(`${passed} passed, ${failed} failed`)
+  const notRun = all.filter((result) => result.notRun).length
+  console.log(`${passed} passed, ${failed} failed${notRun > 0 ? `, ${notRun} not run` : ''}`)
   if (failed > 0 || passed === 0) process.exitCode = 1
 }
 

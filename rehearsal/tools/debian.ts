@@ -1,6 +1,6 @@
 // Debian's packages: only the missing ones, and nothing of them left running.
-import { mkdirSync, readdirSync, rmdirSync, rmSync, writeFileSync } from 'node:fs'
-import { join } from 'node:path'
+import { existsSync, lstatSync, mkdirSync, readdirSync, rmdirSync, rmSync, writeFileSync } from 'node:fs'
+import { dirname, join } from 'node:path'
 import { Failure } from '../../lib/failure.ts'
 import { type Machine, onPath } from './machine.ts'
 import { run } from './run.ts'
@@ -34,7 +34,10 @@ export async function installPackages(packages: string[], machine: Machine): Pro
   const patient = ['-o', 'DPkg::Lock::Timeout=300', '-o', 'Dpkg::Use-Pty=0', '-q']
   const apt = (argv: string[]) => run([...argv, ...patient], { environment, next: byHand(packages, machine) })
   const update = () => apt(['apt-get', 'update'])
-  const restore = packages.includes('postgresql') ? withoutMainCluster(machine) : () => {}
+  const restore = [
+    packages.includes('postgresql') ? withoutMainCluster(machine) : () => {},
+    withoutServices(packages, machine),
+  ]
   try {
     const listed = hasLists(machine)
     if (!listed) await update()
@@ -46,7 +49,7 @@ export async function installPackages(packages: string[], machine: Machine): Pro
       await apt(install(packages))
     }
   } finally {
-    restore()
+    for (const each of restore) each()
   }
 }
 
@@ -61,6 +64,27 @@ function withoutMainCluster(machine: Machine): () => void {
     try {
       rmdirSync(settings)
     } catch {} // somebody's own settings are in it
+  }
+}
+
+/** Packages that would start a service of their name, now and whenever the machine starts. */
+const SERVICES = ['containerd']
+
+/** Only their programs are needed: Debian's own way to say so, where nobody has said anything yet. */
+function withoutServices(packages: string[], machine: Machine): () => void {
+  const services = SERVICES.filter((name) => packages.includes(name))
+  if (services.length === 0) return () => {}
+  const enabled = services
+    .map((name) => join(machine.files, 'etc/systemd/system/multi-user.target.wants', `${name}.service`))
+    .filter((link) => lstatSync(link, { throwIfNoEntry: false }) === undefined)
+  const policy = join(machine.files, 'usr/sbin/policy-rc.d')
+  const isOurs = !existsSync(policy)
+  mkdirSync(dirname(policy), { recursive: true })
+  const named = services.flatMap((name) => [name, `${name}.service`]).join(' | ')
+  if (isOurs) writeFileSync(policy, `#!/bin/sh\ncase $1 in ${named}) exit 101 ;; esac\n`, { mode: 0o755 })
+  return () => {
+    for (const link of enabled) rmSync(link, { force: true })
+    if (isOurs) rmSync(policy, { force: true })
   }
 }
 

@@ -11,7 +11,7 @@ const test = suite('managed databases')
 const subject = cloudFor(test)
 const api = (method: string, path: string, body?: unknown) => digitalocean(subject, method, path, body)
 
-type Connection = { host: string; port: number; user: string; password: string; database: string }
+type Connection = { uri: string; host: string; port: number; user: string; password: string; database: string }
 let cluster: { id: string; connection: Connection; private_connection: Connection }
 let ca: string
 

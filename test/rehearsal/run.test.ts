@@ -45,6 +45,15 @@ test('counts what passed, exits 0 and shows no output of it', ({ directory }) =>
   assert.not.match(stdout, 'noise')
 })
 
+test('a file that cannot be run on this machine is neither passed nor failed', ({ directory }) => {
+  const { status, last, stdout } = run(directory, { a: PASSING, b: "console.log('NOT RUN: this is no Linux')\n" })
+  assert.is(last, '2 passed, 0 failed, 1 not run')
+  assert.is(status, 0)
+  assert.match(stdout, /^NOT RUN .*b\.test\.ts +this is no Linux$/m)
+  const alone = run(directory, { a: "console.log('NOT RUN: this is no Linux')\nprocess.exit(1)\n" })
+  assert.is(alone.last, '0 passed, 1 failed, 1 not run')
+})
+
 const FAILURES: [string, string, string, RegExp][] = [
   [
     'a failing test',

@@ -205,6 +205,28 @@ test('Debian’s Postgres is installed without a cluster of its own, and that se
   assert.is(tools.postgres, folder)
 })
 
+test('a package that brings a service does not start it and does not leave it enabled', async (context) => {
+  const { program, bin, machine, home } = context
+  const policy = join(machine.files, 'usr/sbin/policy-rc.d')
+  const enabled = join(machine.files, 'etc/systemd/system/multi-user.target.wants/containerd.service')
+  program(
+    'apt-get',
+    `for name in containerd.service containerd other; do ${policy} $name start; echo $? >>${home}/refused; done
+     mkdir -p ${dirname(enabled)}; ln -s nowhere ${enabled}${apt(bin, ['containerd'])}`,
+  )
+  const add = () => installTools(() => {}, ['containerd'], machine)
+  await add()
+  assert.is(readFileSync(join(home, 'refused'), 'utf8'), '101\n101\n0\n')
+  assert.not.ok(existsSync(policy))
+  assert.not.ok(readdirSync(dirname(enabled)).includes('containerd.service'))
+
+  rmSync(join(bin, 'containerd'))
+  mkdirSync(dirname(policy), { recursive: true })
+  writeFileSync(policy, '#!/bin/sh\n# somebody’s own\n', { mode: 0o755 })
+  await add()
+  assert.match(readFileSync(policy, 'utf8'), 'somebody’s own')
+})
+
 test('what apt-get says is told when it fails, and the setting for Postgres goes all the same', async (context) => {
   const { program, machine } = context
   complete(context, 'postgres')
