@@ -1,7 +1,7 @@
 // Ansible's inventory, rendered from Terraform's outputs.
 import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { type Drift, type Step, step } from './converge.ts'
+import { type AnyStep, type Drift, type Step, step } from './converge.ts'
 import { writeWhole } from './files.ts'
 import { giteaDroplet, type Site } from './site.ts'
 import type { Outputs } from './terraform.ts'
@@ -14,10 +14,15 @@ async function renderInventory(site: Site, { gitea }: Pick<Outputs, 'gitea'>): P
   return renderTemplate('inventory.ini', { name: giteaDroplet(site), domain: site.domain, gitea })
 }
 
-export function inventoryStep(site: Site, outputs: () => Promise<Outputs>): Step {
+export function inventoryStep(
+  site: Site,
+  outputs: () => Promise<Outputs>,
+  { needs }: { needs?: readonly AnyStep[] } = {},
+): Step {
   const file = inventoryFile(site)
   return step<Drift>({
     title: 'Ansible’s inventory names the droplet',
+    ...(needs ? { needs } : {}),
     check: async () => {
       const wanted = await renderInventory(site, await outputs())
       return existsSync(file) && readFileSync(file, 'utf8') === wanted ? undefined : { lines: [`write ${file}`] }

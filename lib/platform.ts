@@ -37,16 +37,18 @@ export function openPlatform(run: Run): Platform {
   const outputs = once(async () => readOutputs(await terraform()))
   const appsDirectory = async () => join(await repository.clone(), 'gitops', 'apps')
   const kubernetes = openKubernetes(run, outputs)
+  const homes = new Map<string, SecretsHome>()
   return {
     run,
     terraform,
     outputs,
     kubernetes,
-    secrets: (customer) => ({
-      directory: run.site.directory,
-      customer,
-      onCluster: once(() => secretsOnCluster(kubernetes, customer)),
-    }),
+    secrets: (customer) => {
+      const onCluster = once(() => secretsOnCluster(kubernetes, customer))
+      const home = homes.get(customer) ?? { directory: run.site.directory, customer, onCluster }
+      homes.set(customer, home)
+      return home
+    },
     postgres: async () => (await outputs()).postgres,
     repository,
     appsDirectory,

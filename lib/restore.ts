@@ -3,7 +3,7 @@
 import { existsSync } from 'node:fs'
 import pg from 'pg'
 import { type Backup, type DatabaseFacts, type Manifest, newestOf, readBackup, readManifest } from './backups.ts'
-import { type Drift, type Step, step } from './converge.ts'
+import { type AnyStep, type Drift, type Step, step } from './converge.ts'
 import { parseSecrets, readSecrets, type SecretsHome, secretsFile } from './customer-secrets.ts'
 import { namesOf } from './customers.ts'
 import { Failure, misuse, tell } from './failure.ts'
@@ -252,17 +252,58 @@ export function restoredStep(
   })
 }
 
+/**
+ * A customer's database that is lost is what was backed up last.
+ *
+ * @param backup of it; undefined where there is none
+ * @param needs the customer's role among them, which is to own it
+ */
+export function databaseBackStep(
+  run: Run,
+  administrator: Administrator,
+  customer: string,
+  backup: Backup | undefined,
+  { identity, needs }: { identity: string; needs: readonly AnyStep[] },
+): Step {
+  const { database } = namesOf(customer)
+  return step<Drift>({
+    title: `database ${database} is there, or back`,
+    needs,
+    check: async () => {
+      if (await withPostgres(await administrator(), (client) => find(client, database))) return undefined
+      if (backup) return { lines: [`restore ${backup.folder}, of ${backup.at.toISOString()}`] }
+      throw new Failure({
+        found: `${database} is not there, and there is no backup of it`,
+        expected: 'one of them, since gitops/apps has its customer',
+        next: `./runbooks/add-customer.mts ${customer}, which makes an empty one`,
+      })
+    },
+    apply: async (_drift, work) => {
+      if (!backup) return
+      const scratch = scratchName(customer, backup, 'restored')
+      work.waitingFor(`Spaces, age, zstd and pg_restore: ${(backup.bytes / 2 ** 20).toFixed(1)} MiB`)
+      await restoreInto(run, administrator, backup, scratch, { customer, identity })
+      await withPostgres(await administrator(), async (client) => {
+        await client.query('BEGIN')
+        await client.query(`ALTER DATABASE ${quoteName(scratch)} RENAME TO ${quoteName(database)}`)
+        await client.query(`COMMENT ON DATABASE ${quoteName(database)} IS ${quoteText(comments.placed(backup))}`)
+        await client.query('COMMIT')
+      })
+    },
+  })
+}
+
 /** Secrets that are lost come back with the data, or every user of the customer would be signed out. */
 export function secretsRestoredStep(
   run: Run,
   backups: readonly Backup[],
   { customer, onCluster }: SecretsHome,
-  options: { at?: string; identity: string },
+  options: { at?: string; identity: string; needs?: readonly AnyStep[] },
 ): Step {
   const file = secretsFile(run.site.directory, customer)
   return step<Drift>({
     title: `secrets of ${customer} are kept`,
-    needs: [],
+    needs: options.needs ?? [],
     check: async () => {
       if (existsSync(file)) {
         readSecrets(run.site.directory, customer)

@@ -1,0 +1,44 @@
+// The platform as steps: what bootstrap is made of, and what comes first when all is brought back.
+import { argocdStep, platformStep, repositoryAccessStep } from './argocd.ts'
+import { finishedStep, onlyAddOrUpdate, terraformStep } from './infrastructure.ts'
+import { inventoryStep } from './inventory.ts'
+import { kubeconfigStep } from './kubernetes.ts'
+import { appsDirectoryAtFirst, balancerStep, type Platform, pricePlan } from './platform.ts'
+import { publishedStep } from './repository.ts'
+import { bucketStep } from './spaces.ts'
+
+/** @returns the steps by name, in the order in which a runbook lists them */
+export function platformSteps(platform: Platform) {
+  const { run, terraform, outputs, repository, kubernetes } = platform
+  const stateBucket = bucketStep(run.spaces, run.site.buckets.state)
+  const finished = finishedStep(terraform, { needs: [stateBucket] })
+  const infrastructure = terraformStep({
+    run,
+    title: 'infrastructure is as terraform/ says',
+    open: terraform,
+    onApplied: outputs.forget,
+    appsDirectory: appsDirectoryAtFirst(run, platform),
+    allowed: onlyAddOrUpdate,
+    price: (after, before) => pricePlan(run, after, before),
+    needs: [finished],
+  })
+  const inventory = inventoryStep(run.site, outputs, { needs: [infrastructure] })
+  const published = publishedStep(repository, { needs: [infrastructure] })
+  const credentials = kubeconfigStep(kubernetes, { needs: [infrastructure] })
+  const access = repositoryAccessStep(kubernetes, { needs: [credentials] })
+  const argocd = argocdStep(kubernetes, { needs: [access] })
+  const applications = platformStep(kubernetes, repository, { needs: [argocd, published] })
+  const balancer = balancerStep(platform, [applications])
+  return {
+    stateBucket,
+    finished,
+    infrastructure,
+    inventory,
+    published,
+    credentials,
+    access,
+    argocd,
+    applications,
+    balancer,
+  }
+}
