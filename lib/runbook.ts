@@ -1,5 +1,6 @@
 // What makes a runbook an executable: its command line, site and credentials, preflight, lock, steps, journal, and the
 // exit code.
+import { setMaxListeners } from 'node:events'
 import { appendFileSync, existsSync, mkdirSync, readdirSync, realpathSync, rmdirSync, rmSync, statSync } from 'node:fs'
 import { dirname, join, relative } from 'node:path'
 import { createInterface } from 'node:readline'
@@ -130,6 +131,7 @@ async function withRun(
   const plan = 'report' in it || given.plan === 'true'
   const interruption = new AbortController()
   const end = new AbortController()
+  setMaxListeners(0, interruption.signal, end.signal) // one for each child, and there may be a hundred
   // Under --plan nothing may be left behind, not even an empty folder.
   const made = plan ? [site.directory, dirname(site.directory)].filter((folder) => !existsSync(folder)) : []
   const scratch = makeScratch(site.directory)
