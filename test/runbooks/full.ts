@@ -1,0 +1,75 @@
+// What the tests on a real cluster share: a full rehearsal in a temporary folder, and requests to customers' instances as
+// their users make them.
+import { Resolver } from 'node:dns/promises'
+import { mkdtempSync, readFileSync } from 'node:fs'
+import { request } from 'node:https'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { bumpTag, makeImage } from '../../rehearsal/release.ts'
+import { DOMAIN, repositoryDirectory, siteDirectoryOf, startRehearsal } from '../../rehearsal/site.ts'
+import { installClusterTools } from '../../rehearsal/tools/cluster.ts'
+import { must, type Operator } from './operator.ts'
+
+/** The first release of the application, which every customer runs. */
+export const FIRST_RELEASE = '1.0.0'
+
+/** A rehearsal with a cluster, bootstrapped and with a first release; half a minute to a minute. */
+export async function startFullOperator(): Promise<Operator> {
+  const directory = mkdtempSync(join(tmpdir(), 'lunarfront-full-'))
+  const cluster = await installClusterTools(console.log)
+  const rehearsal = await startRehearsal({ directory, cluster })
+  process.env.PGHOSTADDR = rehearsal.env.PGHOSTADDR // the tests look into its databases themselves
+  const operator = { ...rehearsal, repository: repositoryDirectory(directory), kept: siteDirectoryOf(directory) }
+  try {
+    await must(operator, 'bootstrap', '--yes')
+    await makeImage(operator, FIRST_RELEASE)
+    await bumpTag(operator, FIRST_RELEASE)
+    return operator
+  } catch (error) {
+    await rehearsal.down()
+    throw error
+  }
+}
+
+export type Answer = { status: number; body: Record<string, unknown> }
+
+/** Asks a customer's instance through DNS, load balancer and ingress. @returns its answer; rejects where there is none */
+export async function ask(
+  { cloud, directory }: Operator,
+  customer: string,
+  path: string,
+  { body, token }: { body?: object; token?: string } = {},
+): Promise<Answer> {
+  const resolver = new Resolver()
+  resolver.setServers([`${cloud.dns.host}:${cloud.dns.port}`])
+  const host = `${customer}.app.${DOMAIN}`
+  const [address = ''] = await resolver.resolve4(host)
+  return new Promise((resolve, reject) => {
+    const asked = request({
+      ...{ host: address, servername: host, path, method: body ? 'POST' : 'GET', timeout: 10_000, agent: false },
+      ca: readFileSync(join(directory, 'cloud', 'tls', 'ca.crt')),
+      headers: {
+        host,
+        ...(body ? { 'content-type': 'application/json' } : {}),
+        ...(token ? { authorization: `Bearer ${token}` } : {}),
+      },
+    })
+    asked.once('timeout', () => asked.destroy(new Error('no answer within 10 s')))
+    asked.once('error', reject)
+    asked.once('response', (response) => {
+      let text = ''
+      response.setEncoding('utf8').on('data', (chunk: string) => {
+        text += chunk
+      })
+      response.once('error', reject)
+      response.once('end', () => {
+        try {
+          resolve({ status: response.statusCode ?? 0, body: JSON.parse(text) })
+        } catch {
+          resolve({ status: response.statusCode ?? 0, body: { text } })
+        }
+      })
+    })
+    asked.end(body && JSON.stringify(body))
+  })
+}
