@@ -73,7 +73,8 @@ test('the cluster is lost, with all that was only there', async (context) => {
   const { operator } = context
   const before = await clusterOf(operator)
   await loseCluster(operator)
-  await assert.rejects(() => ask(operator, 'acme', '/v1/version'))
+  const answered = await ask(operator, 'acme', '/v1/version').catch(() => undefined)
+  assert.is(answered, undefined)
   await recovered(operator)
   assert.is.not(await clusterOf(operator), before)
   await everybodyIsBack(context)
