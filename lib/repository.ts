@@ -254,17 +254,19 @@ export function fileStep(
   options: {
     title: string
     path: string
-    message: string
+    /** of the commit; gets the text as it was */
+    message: (text: string | undefined) => string
     check: (text: string | undefined) => Promise<string | undefined>
     needs?: readonly AnyStep[]
   },
 ): Step {
   const { run } = repository
   const { title, path, message, check, needs } = options
-  const wanted = async () => {
+  const read = async () => {
     const file = join(await repository.clone(), path)
-    return check(existsSync(file) ? readFileSync(file, 'utf8') : undefined)
+    return existsSync(file) ? readFileSync(file, 'utf8') : undefined
   }
+  const wanted = async () => check(await read())
   return step<Drift>({
     title,
     ...(needs ? { needs } : {}),
@@ -273,12 +275,13 @@ export function fileStep(
       const directory = await repository.clone()
       for (let attempt = 1; ; attempt++) {
         if (attempt > 1) await update(run, directory)
-        const text = await wanted()
+        const found = await read()
+        const text = await check(found)
         if (text === undefined) return
         mkdirSync(dirname(join(directory, path)), { recursive: true })
         writeFileSync(join(directory, path), text)
         await git(run, directory, ['add', '--', path])
-        await git(run, directory, ['commit', '--quiet', '-m', message], { env: await author(run) })
+        await git(run, directory, ['commit', '--quiet', '-m', message(found)], { env: await author(run) })
         const { code, stdout } = await git(
           run,
           directory,

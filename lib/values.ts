@@ -54,7 +54,7 @@ export function valuesStep(
   return fileStep(repository, {
     title: `${path} is in the repository`,
     path,
-    message: `Customer ${customer}: its values`,
+    message: (text) => (text === undefined ? `Add customer ${customer}` : `Customer ${customer} has another Secret`),
     needs,
     check: async (text) => {
       const checksum = await options.checksum()

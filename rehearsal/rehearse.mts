@@ -10,6 +10,7 @@ import { namesOf } from '../lib/customers.ts'
 import { EXIT, Failure, misuse, oneLine, tell } from '../lib/failure.ts'
 import { writeWhole } from '../lib/files.ts'
 import type { CloudAddresses } from './cloud/cloud.ts'
+import { withoutCluster } from './extent.ts'
 import { bumpTag, makeImage } from './release.ts'
 import { isRunning, type ProcessIdentity, processStarted } from './servers/processes.ts'
 import {
@@ -33,12 +34,6 @@ const ROOT = fileURLToPath(new URL('..', import.meta.url))
 const CUSTOMER = 'acme'
 /** The first release of the reference application. */
 const RELEASE = '1.0.0'
-
-/** How far the runbooks go where there is no real cluster: to the last step that needs none. */
-const WITHOUT_CLUSTER = {
-  bootstrap: ['--until', 'has this checkout’s commits'],
-  'add-customer': ['--until', 'is in DNS'],
-}
 
 const USAGE = `npm run rehearse -- [up | down | status] [--full] [--directory DIR]
 
@@ -75,7 +70,7 @@ async function up(directory: string, full: boolean): Promise<void> {
   if (!fresh) await checkHistory(rehearsal, tools)
   const envFile = join(directory, 'env')
   writeWhole(envFile, shellLines(rehearsal))
-  const extent = (name: keyof typeof WITHOUT_CLUSTER) => (isFull ? [] : WITHOUT_CLUSTER[name])
+  const extent = (name: string) => (isFull ? [] : withoutCluster(name))
   await runRunbook(rehearsal, 'bootstrap', ['--yes', ...extent('bootstrap')])
   if (isFull) await release(rehearsal)
   await runRunbook(rehearsal, 'add-customer', [CUSTOMER, '--yes', ...extent('add-customer')])

@@ -186,7 +186,12 @@ test('several who look at once meet in one clone', async (place) => {
 
 const PATH = 'gitops/apps/customer-acme/values.yaml'
 const fileIn = (run: Run, look: (text: string | undefined) => Promise<string | undefined>) =>
-  fileStep(openRepository(run), { title: 'the file is there', path: PATH, message: 'Add customer acme', check: look })
+  fileStep(openRepository(run), {
+    title: 'the file is there',
+    path: PATH,
+    message: () => 'Add customer acme',
+    check: look,
+  })
 const wants = (wanted: string) => async (text: string | undefined) => (text === wanted ? undefined : wanted)
 
 test('a file that is missing is committed and pushed, and then is right', async (place) => {

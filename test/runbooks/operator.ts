@@ -14,6 +14,7 @@ import { Secret } from '../../lib/secret.ts'
 import { ROOT } from '../../lib/site.ts'
 import { openSpaces, type Spaces } from '../../lib/spaces.ts'
 import type { Call } from '../../rehearsal/cloud/http.ts'
+import { withoutCluster } from '../../rehearsal/extent.ts'
 import { type Rehearsal, repositoryDirectory, siteDirectoryOf, startRehearsal } from '../../rehearsal/site.ts'
 
 export type Operator = Rehearsal & {
@@ -34,9 +35,14 @@ export type Result = { code: number | null; signal: NodeJS.Signals | null; stdou
 
 export type Started = { child: ChildProcess; ended: Promise<Result> }
 
-/** @returns the runbook, started: `start(operator, 'add-customer', 'acme')` */
+/** Only a cluster's site has a certificate authority of its own. */
+const hasCluster = ({ env }: Pick<Operator, 'env'>) => env.NODE_EXTRA_CA_CERTS !== undefined
+
+/** @returns the runbook, started, as far as it can go there: `start(operator, 'add-customer', 'acme')` */
 export function start(operator: Pick<Operator, 'env'>, runbook: string, ...args: string[]): Started {
-  const child = spawn(join(ROOT, 'runbooks', `${runbook}.mts`), args, {
+  const extent =
+    hasCluster(operator) || args.includes('--until') || args.includes('--help') ? [] : withoutCluster(runbook)
+  const child = spawn(join(ROOT, 'runbooks', `${runbook}.mts`), [...args, ...extent], {
     cwd: ROOT,
     env: operator.env,
     stdio: ['ignore', 'pipe', 'pipe'],
