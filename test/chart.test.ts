@@ -14,6 +14,7 @@ import {
   podOf,
   render,
   runHelm,
+  runWithHelm,
   TAG_LINE,
   type Values,
 } from './chart.ts'
@@ -275,4 +276,4 @@ test('a plain pod does not pass the standard', () => {
   assert.ok(violations({ hostNetwork: true, containers: [{ name: 'a' }] }).length >= 5)
 })
 
-test.run()
+runWithHelm(test)
