@@ -1,5 +1,6 @@
 // The shared Postgres: what a customer's role and database should be, what they are, and the SQL between the two.
 import { createHash, createHmac, pbkdf2Sync, randomBytes } from 'node:crypto'
+import { isIP } from 'node:net'
 import pg from 'pg'
 import { type AnyStep, type Drift, type Step, step } from './converge.ts'
 import { Failure } from './failure.ts'
@@ -24,7 +25,7 @@ export async function withPostgres<T>(server: Server, work: (client: pg.Client) 
     user: server.user,
     password: server.password.reveal(),
     database: server.database,
-    ssl: { ca: server.ca, ...(address ? { servername: server.host } : {}) },
+    ssl: { ca: server.ca, ...(address && !isIP(server.host) ? { servername: server.host } : {}) },
     application_name: 'lunarfront-runbook',
     connectionTimeoutMillis: 15_000,
     statement_timeout: 120_000,

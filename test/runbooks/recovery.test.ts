@@ -121,7 +121,7 @@ test('secrets that are on another machine are not made anew by themselves', asyn
   renameSync(file, elsewhere)
   const { code, stdout } = await run(operator, 'add-customer', 'acme', '--yes')
   assert.is(code, 1, stdout)
-  assert.match(stdout, 'acme is there already, and its secrets are not on this machine')
+  assert.match(stdout, 'the secrets of acme are neither on this machine nor on the cluster')
   assert.match(stdout, 'next: ./runbooks/restore.mts acme --until secrets')
   assert.not.ok(existsSync(file))
   renameSync(elsewhere, file)

@@ -546,7 +546,8 @@ function psqlOf(operator: Operator, port: number, database: string): string[] {
   const runtime = readFileSync(join(operator.directory, 'cloud', 'runtime'), 'utf8')
   const files = readdirSync(runtime, { recursive: true, encoding: 'utf8' })
   const socket = files.find((name) => name.endsWith(`.s.PGSQL.${port}`)) ?? ''
-  return ['psql', '-XAtq', '-h', join(runtime, dirname(socket)), '-p', String(port), '-U', 'postgres', '-d', database]
+  const psql = ['env', '-u', 'PGHOSTADDR', 'psql', '-XAtq'] // which would come before the socket
+  return [...psql, '-h', join(runtime, dirname(socket)), '-p', String(port), '-U', 'postgres', '-d', database]
 }
 
 test('autovacuum at work hinders neither a swap, nor that a half-filled one is made anew, nor a drill', async ({
