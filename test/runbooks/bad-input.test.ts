@@ -104,7 +104,7 @@ const fixed: (Case & { change?: (site: Record<string, unknown>) => unknown })[] 
   words('--wait below nothing', ['new', '--wait=-1'], /--wait "-1"/),
   words('--until without a step', ['new', '--until'], /--until needs a value/),
   words('--until a step that there is not', ['new', '--until', 'lunch'], /--until "lunch" fits no step/),
-  words('--until two steps', ['new', '--until', 'exists'], /--until "exists" fits 2 steps/),
+  words('--until two steps', ['new', '--until', 'exists'], /--until "exists" fits 3 steps/),
   words('an empty tag', ['new', '--tag='], /--tag needs a value/),
   words('a tag with a space', ['new', '--tag', 'a b'], /image tag "a b"/),
   words('a tag with a slash', ['new', '--tag', '../latest'], /image tag/),
