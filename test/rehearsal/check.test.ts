@@ -25,7 +25,10 @@ const program = (bin: string, name: string, script: string) =>
   writeFileSync(join(bin, name), `#!/bin/sh\n${script}\n`, { mode: 0o755 })
 
 /** The check itself, without the parts of this checkout that others may be working on. */
-const PARTS = ['rehearsal/check.mts', 'rehearsal/tools.ts', 'rehearsal/tools', 'rehearsal/go.mod', 'lib/failure.ts']
+const PARTS = [
+  ...['rehearsal/check.mts', 'rehearsal/tools.ts', 'rehearsal/tools', 'rehearsal/go.mod'],
+  ...['rehearsal/cluster', 'rehearsal/servers', 'lib/failure.ts', 'lib/process.ts', 'lib/secret.ts'],
+]
 
 /** A checkout of which everything passes, with these files more. */
 function check({ directory, bin }: { directory: string; bin: string }, files: Record<string, string>) {
