@@ -9,6 +9,7 @@ import { parse } from 'yaml'
 import { type Server, withPostgres } from '../lib/postgres.ts'
 import { Secret } from '../lib/secret.ts'
 import { ROOT } from '../lib/site.ts'
+import { withoutCluster } from '../rehearsal/extent.ts'
 import { freePort } from '../rehearsal/servers/ports.ts'
 import { repositoryDirectory, siteDirectoryOf, startRehearsal } from '../rehearsal/site.ts'
 import { installTools } from '../rehearsal/tools.ts'
@@ -39,7 +40,7 @@ export async function startFleet(megabytes: readonly number[]): Promise<Fleet> {
   }
   try {
     const runbook = (name: string, ...args: string[]) =>
-      execFileSync(join(ROOT, 'runbooks', `${name}.mts`), args, {
+      execFileSync(join(ROOT, 'runbooks', `${name}.mts`), [...args, ...withoutCluster(name)], {
         cwd: ROOT,
         env,
         stdio: ['ignore', 'inherit', 'inherit'],

@@ -7,6 +7,7 @@ import { join } from 'node:path'
 import { parse } from 'yaml'
 import { ROOT, type Site } from '../lib/site.ts'
 import { variablesOf } from '../lib/terraform.ts'
+import { withoutCluster } from '../rehearsal/extent.ts'
 import { startRehearsal } from '../rehearsal/site.ts'
 import { installTools } from '../rehearsal/tools.ts'
 
@@ -24,7 +25,8 @@ const seconds = (program: string, args: string[], cwd: string, more: Record<stri
 const median = (values: number[]) => values.sort((a, b) => a - b)[Math.floor(values.length / 2)]!
 
 try {
-  const bootstrap = (...args: string[]) => seconds(join(ROOT, 'runbooks', 'bootstrap.mts'), args, ROOT)
+  const bootstrap = (...args: string[]) =>
+    seconds(join(ROOT, 'runbooks', 'bootstrap.mts'), [...args, ...withoutCluster('bootstrap')], ROOT)
   bootstrap('--yes')
 
   const bare = join(directory, 'bare')

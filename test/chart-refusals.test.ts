@@ -5,7 +5,7 @@ import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { parse } from 'yaml'
 import { brokenRule, RESERVED } from '../lib/customers.ts'
-import { builtChart, CHART, CUSTOMERS, changed, runHelm, runWithHelm, type Values } from './chart.ts'
+import { builtChart, CHART, CUSTOMERS, changed, runHelm, type Values } from './chart.ts'
 
 const test = suite('gitops/chart, refusals')
 const chart = builtChart()
@@ -94,4 +94,4 @@ test('the chart keeps the same names for the platform', () => {
   assert.equal(/define "app.reserved" -}}\n(.*)\n/.exec(text)?.[1]?.split(' '), RESERVED)
 })
 
-runWithHelm(test)
+test.run()

@@ -2,17 +2,7 @@
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { parse } from 'yaml'
-import {
-  builtChart,
-  CUSTOMERS,
-  changed,
-  type Manifest,
-  manifestsOf,
-  podOf,
-  render,
-  runWithHelm,
-  type Values,
-} from './chart.ts'
+import { builtChart, CUSTOMERS, changed, type Manifest, manifestsOf, podOf, render, type Values } from './chart.ts'
 
 const test = suite('gitops/chart, secrets')
 const chart = builtChart()
@@ -85,4 +75,4 @@ test('whatever a variable contains, the pod has it so', () => {
 /** As Kubernetes puts variables into the value of another: $(NAME), and $$ for a dollar. */
 const expanded = (value: string) => value.replace(/\$\$|\$\(\w+\)/g, (found) => (found === '$$' ? '$' : 'EXPANDED'))
 
-runWithHelm(test)
+test.run()

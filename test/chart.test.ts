@@ -14,7 +14,6 @@ import {
   podOf,
   render,
   runHelm,
-  runWithHelm,
   TAG_LINE,
   type Values,
 } from './chart.ts'
@@ -276,4 +275,4 @@ test('a plain pod does not pass the standard', () => {
   assert.ok(violations({ hostNetwork: true, containers: [{ name: 'a' }] }).length >= 5)
 })
 
-runWithHelm(test)
+test.run()

@@ -11,16 +11,15 @@ import { findPrograms } from '../rehearsal/cluster/programs.ts'
 import { onPath, thisMachine } from '../rehearsal/tools/machine.ts'
 
 /** The one that Argo CD has, where the cluster's programs are built; else the machine's own. */
-const helm = () => {
+function findHelm(): string {
   const programs = findPrograms(thisMachine())
-  return programs ? join(programs, 'helm') : onPath('helm', thisMachine())
+  const found = programs ? join(programs, 'helm') : onPath('helm', thisMachine())
+  if (found) return found
+  console.log('NOT RUN: there is no Helm: `npm run rehearse -- --full` builds one, on Linux as root')
+  process.exit() // no test of a chart can even be put together
 }
 
-/** Runs the tests where there is a Helm; elsewhere says so. */
-export function runWithHelm(test: { run: () => void }): void {
-  if (helm()) test.run()
-  else console.log('NOT RUN: there is no Helm: `npm run rehearse -- --full` builds one, on Linux as root')
-}
+const HELM = findHelm()
 
 export const CHART = join(ROOT, 'gitops', 'chart')
 
@@ -52,14 +51,10 @@ export function runHelm(
   namespace = namespaceOf(values),
 ) {
   const args = { template: ['template', namespace, chart], lint: ['lint', '--strict', chart] }[command]
-  const { status, stdout, stderr, error } = spawnSync(
-    helm() ?? 'helm',
-    [...args, '--namespace', namespace, '--values', '-'],
-    {
-      input: asText(values),
-      encoding: 'utf8',
-    },
-  )
+  const { status, stdout, stderr, error } = spawnSync(HELM, [...args, '--namespace', namespace, '--values', '-'], {
+    input: asText(values),
+    encoding: 'utf8',
+  })
   if (error) throw error
   return { status, stdout, stderr }
 }
