@@ -92,7 +92,8 @@ export async function installAppModules(
     const partial = mkdtempSync(join(folder, 'partial-'))
     try {
       for (const [name, text] of Object.entries(wanted)) writeFileSync(join(partial, name), text)
-      const argv = ['npm', 'ci', '--include=dev', '--no-audit', '--no-fund']
+      // Bun is a program that its package puts in place when it is installed; npm run hands this checkout's "none may" on.
+      const argv = ['npm', 'ci', '--include=dev', '--ignore-scripts=false', '--no-audit', '--no-fund']
       await run(argv, { environment: machine.environment, cwd: partial, next: `(cd '${APP}' && npm ci)` })
       try {
         renameSync(partial, target)
