@@ -48,6 +48,15 @@ test('once for each version and each change of the sources, and not in the check
   assert.equal(readdirSync(APP), before)
 })
 
+test('with a cache that is empty, and npm run telling npm that no package may run anything', async ({ machine }) => {
+  const fresh = {
+    ...machine,
+    cache: join(machine.cache, 'fresh'),
+    environment: { ...machine.environment, npm_config_ignore_scripts: 'true' },
+  }
+  assert.ok(existsSync(await buildApp({ version: '1.0.0' }, fresh, () => {})))
+})
+
 test('two at once', async ({ machine, folder }) => {
   const [one, other] = await Promise.all([1, 2].map(() => buildApp({ version: '1.0.0' }, machine, () => {})))
   assert.is(one, other)

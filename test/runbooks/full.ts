@@ -8,28 +8,54 @@ import { join } from 'node:path'
 import { bumpTag, makeImage } from '../../rehearsal/release.ts'
 import { DOMAIN, repositoryDirectory, siteDirectoryOf, startRehearsal } from '../../rehearsal/site.ts'
 import { installClusterTools } from '../../rehearsal/tools/cluster.ts'
-import { must, type Operator } from './operator.ts'
+import { digitalocean, must, type Operator } from './operator.ts'
 
 /** The first release of the application, which every customer runs. */
 export const FIRST_RELEASE = '1.0.0'
 
-/** A rehearsal with a cluster, bootstrapped and with a first release; half a minute to a minute. */
-export async function startFullOperator(): Promise<Operator> {
+/** A rehearsal with a cluster to come, in which nothing exists yet. */
+export async function startEmptyFullOperator(): Promise<Operator> {
   const directory = mkdtempSync(join(tmpdir(), 'lunarfront-full-'))
   const cluster = await installClusterTools(console.log)
   const rehearsal = await startRehearsal({ directory, cluster })
   process.env.PGHOSTADDR = rehearsal.env.PGHOSTADDR // the tests look into its databases themselves
-  const operator = { ...rehearsal, repository: repositoryDirectory(directory), kept: siteDirectoryOf(directory) }
+  return { ...rehearsal, repository: repositoryDirectory(directory), kept: siteDirectoryOf(directory) }
+}
+
+/** What CI does before there is a customer; bootstrap has to have been run. */
+export async function makeFirstRelease(operator: Operator): Promise<void> {
+  await makeImage(operator, FIRST_RELEASE)
+  await bumpTag(operator, FIRST_RELEASE)
+}
+
+/** A rehearsal with a cluster, bootstrapped and with a first release; half a minute to a minute. */
+export async function startFullOperator(): Promise<Operator> {
+  const operator = await startEmptyFullOperator()
   try {
     await must(operator, 'bootstrap', '--yes')
-    await makeImage(operator, FIRST_RELEASE)
-    await bumpTag(operator, FIRST_RELEASE)
+    await makeFirstRelease(operator)
     return operator
   } catch (error) {
-    await rehearsal.down()
+    await operator.down()
     throw error
   }
 }
+
+/** @returns the id of the site's cluster */
+export async function clusterOf(operator: Operator): Promise<string> {
+  const { kubernetes_clusters } = (await digitalocean(operator, 'GET', '/v2/kubernetes/clusters')) as {
+    kubernetes_clusters: { id: string }[]
+  }
+  return kubernetes_clusters[0]?.id ?? ''
+}
+
+/** The cluster goes, with its load balancer and all that was only there. */
+export const loseCluster = async (operator: Operator) =>
+  digitalocean(
+    operator,
+    'DELETE',
+    `/v2/kubernetes/clusters/${await clusterOf(operator)}/destroy_with_associated_resources/dangerous`,
+  )
 
 export type Answer = { status: number; body: Record<string, unknown> }
 

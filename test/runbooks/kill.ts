@@ -25,6 +25,34 @@ export async function killAt(
   return (await started.ended).signal === 'SIGKILL'
 }
 
+/**
+ * Kills the runbook at every step's beginning and at its end, one run at each, every run going on from where the one
+ * before was killed, until one has nothing left to be killed at.
+ *
+ * @returns the moments at which runs were killed, such as 'drifted: namespace customer-acme exists'; throws where a run
+ *   ends in another way before it has converged
+ */
+export async function killedAtEveryStep(operator: Operator, runbook: string, ...args: string[]): Promise<string[]> {
+  const moments: string[] = []
+  for (let runs = 0; runs < 200; runs++) {
+    const started = start(operator, runbook, ...args, '--json')
+    let here: string | undefined
+    watch(started, (event) => {
+      const changes = event.event === 'step drifted' || (event.event === 'step finished' && event.status === 'changed')
+      const moment = changes ? `${event.event.replace('step ', '')}: ${event.step}` : undefined
+      if (here !== undefined || moment === undefined || moments.includes(moment)) return
+      here = moment
+      moments.push(moment)
+      started.child.kill('SIGKILL')
+    })
+    const { code, signal, stdout, stderr } = await started.ended
+    if (signal === 'SIGKILL') continue
+    assert.is(code, 0, `after ${moments.at(-1)}:\n${stdout}${stderr}`)
+    return moments
+  }
+  throw new Error(`it never came to an end: ${moments.join('; ')}`)
+}
+
 /** The next run has to succeed, the one after that to find nothing to do, and neither to leave anything behind. */
 export async function convergedAfter(operator: Operator, runbook: string, ...args: string[]): Promise<void> {
   await must(operator, runbook, ...args)

@@ -4,7 +4,7 @@ import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { clusterObstacle } from '../../rehearsal/tools/cluster.ts'
 import { thisMachine } from '../../rehearsal/tools/machine.ts'
-import { ask, FIRST_RELEASE, startFullOperator } from './full.ts'
+import { ask, clusterOf, FIRST_RELEASE, loseCluster, startFullOperator } from './full.ts'
 import { digitalocean, must, type Operator } from './operator.ts'
 
 const CUSTOMERS = ['acme', 'beta', 'gamma', 'delta', 'epsilon']
@@ -47,20 +47,6 @@ async function everybodyIsBack({ operator, tokens }: { operator: Operator; token
     assert.ok(again.status < 300, `${customer}: ${again.status}`)
   }
 }
-
-const clusterOf = async (operator: Operator) => {
-  const { kubernetes_clusters } = (await digitalocean(operator, 'GET', '/v2/kubernetes/clusters')) as {
-    kubernetes_clusters: { id: string }[]
-  }
-  return kubernetes_clusters[0]?.id ?? ''
-}
-
-const loseCluster = async (operator: Operator) =>
-  digitalocean(
-    operator,
-    'DELETE',
-    `/v2/kubernetes/clusters/${await clusterOf(operator)}/destroy_with_associated_resources/dangerous`,
-  )
 
 async function recovered(operator: Operator): Promise<void> {
   const started = Date.now()

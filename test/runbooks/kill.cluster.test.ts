@@ -1,0 +1,68 @@
+// Runbooks killed again and again on a real cluster, when each step begins and when it has ended: the runs together do what
+// one alone does, and the run after them has nothing to do.
+import { suite } from 'uvu'
+import * as assert from 'uvu/assert'
+import { clusterObstacle } from '../../rehearsal/tools/cluster.ts'
+import { thisMachine } from '../../rehearsal/tools/machine.ts'
+import { ask, FIRST_RELEASE, loseCluster, makeFirstRelease, startEmptyFullOperator } from './full.ts'
+import { convergedAfter, killedAtEveryStep } from './kill.ts'
+import { git, must, type Operator, sql, stepsOf } from './operator.ts'
+
+const test = suite<{ operator: Operator }>('kill -9 on a cluster')
+
+test.before(async (context) => {
+  context.operator = await startEmptyFullOperator()
+})
+test.after(async ({ operator }) => operator?.down())
+
+/** Differs only after another run was killed in the middle of Terraform. */
+const NOTHING_TO_APPLY = 'no resource was left half made'
+
+/** Throws unless a run was killed at the beginning of each step, and at its end. */
+function assertAll(moments: readonly string[], steps: readonly string[]): void {
+  for (const step of steps)
+    for (const moment of [`drifted: ${step}`, `finished: ${step}`])
+      assert.ok(moments.includes(moment), `no run was killed at ‘${moment}’, but at: ${moments.join('; ')}`)
+}
+
+test('bootstrap', async ({ operator }) => {
+  const steps = await stepsOf(operator, 'bootstrap')
+  const moments = await killedAtEveryStep(operator, 'bootstrap', '--yes')
+  assertAll(
+    moments,
+    steps.filter((step) => step !== NOTHING_TO_APPLY),
+  )
+  await convergedAfter(operator, 'bootstrap', '--yes')
+  await makeFirstRelease(operator)
+})
+
+test('add-customer', async ({ operator }) => {
+  const steps = await stepsOf(operator, 'add-customer', 'acme')
+  const moments = await killedAtEveryStep(operator, 'add-customer', 'acme')
+  // The platform's credentials are there; and when Argo CD has the instance running, it answers.
+  assertAll(
+    moments,
+    steps.filter((step) => !/^credentials of the cluster|answers$/.test(step)),
+  )
+  await convergedAfter(operator, 'add-customer', 'acme')
+  assert.equal(await ask(operator, 'acme', '/v1/version'), { status: 200, body: { version: FIRST_RELEASE } })
+  assert.is(git(operator, 'log', '--oneline', '--', 'gitops/apps/customer-acme').trim().split('\n').length, 1)
+})
+
+test('recover, of a lost cluster', async ({ operator }) => {
+  const body = { email: 'someone@acme.test', password: 'correct horse acme' }
+  assert.is((await ask(operator, 'acme', '/v1/users', { body })).status, 201)
+  const { body: session } = await ask(operator, 'acme', '/v1/sessions', { body })
+  await must(operator, 'backup')
+  await loseCluster(operator)
+  await sql(operator, 'defaultdb', 'DROP DATABASE customer_acme WITH (FORCE)')
+  const moments = await killedAtEveryStep(operator, 'recover', '--yes')
+  assert.ok(moments.length >= 20, moments.join('; '))
+  await convergedAfter(operator, 'recover', '--yes')
+  assert.equal(await ask(operator, 'acme', '/v1/version'), { status: 200, body: { version: FIRST_RELEASE } })
+  assert.is((await ask(operator, 'acme', '/v1/me', { token: String(session.token) })).status, 200)
+})
+
+const obstacle = clusterObstacle(thisMachine())
+if (obstacle) console.log(`NOT RUN: ${obstacle}`)
+else test.run()
