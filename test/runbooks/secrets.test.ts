@@ -7,25 +7,13 @@ import { writeWhole } from '../../lib/files.ts'
 import { installTools } from '../../rehearsal/tools.ts'
 import { content, keys, put } from './bucket.ts'
 import { clearFaults, digitalocean, git, type Operator, plant, run, startOperator } from './operator.ts'
+import { assertNowhere, watchArguments } from './secrets.ts'
 
 const test = suite<{ operator: Operator }>('secrets')
 test.before(async (context) => {
   context.operator = await startOperator()
 })
 test.after(({ operator }) => operator.down())
-
-/** Reads the arguments of every process, over and over, until it is stopped. */
-function watchArguments(): { seen: Set<string>; stop: () => void } {
-  const seen = new Set<string>()
-  const look = () => {
-    for (const pid of readdirSync('/proc').filter((name) => /^\d+$/.test(name)))
-      try {
-        seen.add(readFileSync(`/proc/${pid}/cmdline`, 'utf8').replaceAll('\0', ' '))
-      } catch {} // it has ended
-  }
-  const timer = setInterval(look, 10)
-  return { seen, stop: () => clearInterval(timer) }
-}
 
 /** @returns every secret there is by now, by what it is */
 async function secretsOf(operator: Operator): Promise<Record<string, string>> {
@@ -48,12 +36,6 @@ async function secretsOf(operator: Operator): Promise<Record<string, string>> {
     ),
     ...Object.fromEntries(customers.map(([name, value], index) => [`${name} ${index}`, value])),
   }
-}
-
-function assertNowhere(secrets: Record<string, string>, text: string, where: string): void {
-  for (const [what, secret] of Object.entries(secrets))
-    for (const form of [secret, encodeURIComponent(secret), Buffer.from(secret).toString('base64')])
-      assert.not.ok(text.includes(form), `the ${what} is in ${where}`)
 }
 
 test('none is in an argument, an output, a log, the journal, or Git', async ({ operator }) => {
