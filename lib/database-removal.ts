@@ -224,10 +224,11 @@ async function reassign(client: pg.Client, role: string): Promise<void> {
   const { rows } = await client.query<{ count: number }>(
     `SELECT count(*)::int AS count FROM pg_shdepend
      WHERE refclassid = 'pg_authid'::regclass AND refobjid = (SELECT oid FROM pg_roles WHERE rolname = $1)
-       AND deptype = 'o' AND dbid IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))`,
+       AND deptype = 'o' AND classid NOT IN ('pg_default_acl'::regclass, 'pg_user_mapping'::regclass)
+       AND dbid IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))`,
     [role],
   )
-  // The next statement would drop what is still owned, and is only for what was granted.
+  // The next statement would drop what is still owned; it is only for what was granted or is about the role itself.
   if (rows[0]?.count !== 0)
     throw new Failure({
       found: `${rows[0]?.count} objects are still ${role}’s after REASSIGN OWNED`,
