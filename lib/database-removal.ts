@@ -5,7 +5,15 @@ import { backupNamed, sendBackup, verifyBackup } from './backups.ts'
 import { type Drift, type Step, step, type Work } from './converge.ts'
 import { namesOf } from './customers.ts'
 import { Failure } from './failure.ts'
-import { type Administrator, type RoleFacts, roleFacts, withPostgres } from './postgres.ts'
+import {
+  type Administrator,
+  type DatabaseFacts,
+  databaseFacts,
+  databaseStatements,
+  type RoleFacts,
+  roleFacts,
+  withPostgres,
+} from './postgres.ts'
 import { compact, dropDatabase, endConnections } from './restore.ts'
 import type { Run } from './run.ts'
 import { databaseSource } from './sources.ts'
@@ -49,13 +57,10 @@ async function databasesOf(client: pg.Client, customer: string): Promise<{ own?:
   return { ...(own ? { own } : {}), kept: rows.filter(({ name }) => isKeptOf(customer, name)) }
 }
 
-/** @returns how many connections the role has */
-async function connectionsOf(client: pg.Client, role: string): Promise<number> {
-  const { rows } = await client.query<{ count: number }>(
-    'SELECT count(*)::int AS count FROM pg_stat_activity WHERE usename = $1',
-    [role],
-  )
-  return rows[0]?.count ?? 0
+/** Connections that may write to the customer's database, the administrator's apart; it has the role's name. */
+const connectionsOf = (role: string) => {
+  const name = quoteText(role)
+  return `FROM pg_stat_activity WHERE usename = ${name} OR (datname = ${name} AND usename <> CURRENT_USER)`
 }
 
 /** @returns names of the databases in which something is the role's, or something is granted to it */
@@ -80,12 +85,15 @@ export async function isOnServer(administrator: Administrator, customer: string)
 
 /**
  * @param role of the customer, whose database has the same name
- * @param saved whether that database's comment names a final backup
- * @returns the statements after which nobody writes as the role; none where that is so
+ * @param database undefined where there is none
+ * @param options.saved whether its comment names a final backup
+ * @param options.connections how many may write to it
+ * @returns the statements after which nobody writes to the database; none where that is so
  */
 export function shutStatements(
   role: string,
   facts: RoleFacts | undefined,
+  database: DatabaseFacts | undefined,
   { connections, saved }: { connections: number; saved: boolean },
 ): string[] {
   if (!facts) return []
@@ -95,9 +103,10 @@ export function shutStatements(
     // From a removal that was begun and then undone: whoever could log in may have written since.
     ...(facts.canLogin && saved ? [`COMMENT ON DATABASE ${name} IS NULL`] : []),
     ...(facts.canLogin ? [`ALTER ROLE ${name} NOLOGIN`] : []),
-    ...(facts.canLogin || connections > 0
-      ? [`SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE usename = ${quoteText(role)}`]
-      : []),
+    ...facts.members.map((other) => `REVOKE ${name} FROM ${other}`),
+    // Nobody but the role may connect, as add-customer has it, and the administrator may: to save it.
+    ...(database ? databaseStatements(role, role, { ...database, encoding: 'UTF8' }) : []),
+    ...(facts.canLogin || connections > 0 ? [`SELECT pg_terminate_backend(pid, 10000) ${connectionsOf(role)}`] : []),
   ]
 }
 
@@ -105,13 +114,14 @@ export function shutStatements(
 export function shutStep(administrator: Administrator, customer: string): Step {
   const { database } = namesOf(customer)
   const statements = async (client: pg.Client) => {
-    const facts = await roleFacts(client, database)
+    const [role, facts] = [await roleFacts(client, database), await databaseFacts(client, database)]
     const { own } = await databasesOf(client, customer)
     const saved = own !== undefined && finalBackupIn(customer, own.comment) !== undefined
-    return shutStatements(database, facts, { connections: await connectionsOf(client, database), saved })
+    const { rows } = await client.query<{ count: number }>(`SELECT count(*)::int ${connectionsOf(database)}`)
+    return shutStatements(database, role, facts, { connections: rows[0]?.count ?? 0, saved })
   }
   return step<Drift>({
-    title: `role ${database} is shut out`,
+    title: `nobody writes to ${database}`,
     check: async () => {
       const lines = await withPostgres(await administrator(), statements)
       return lines.length > 0 ? { lines } : undefined
@@ -139,9 +149,6 @@ export function finalBackupStep(run: Run, administrator: Administrator, customer
       return (await backupNamed(run, folder)) ? undefined : { lines: [`${folder} is not there: another one`] }
     },
     apply: async (_drift, work) => {
-      // A restore that was ended before it renamed the database has left it closed.
-      const open = `ALTER DATABASE ${quoteName(database)} ALLOW_CONNECTIONS true`
-      await withPostgres(await administrator(), (client) => client.query(open))
       work.waitingFor('pg_dump, zstd, age and Spaces')
       const sent = await sendBackup(run, databaseSource(run, administrator, customer, database))
       work.waitingFor('Spaces, to read it again')

@@ -2,7 +2,7 @@
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { finalBackupIn, finalComment, isKeptOf, keptName, shutStatements } from '../lib/database-removal.ts'
-import type { RoleFacts } from '../lib/postgres.ts'
+import type { DatabaseFacts, RoleFacts } from '../lib/postgres.ts'
 
 const FOLDER = 'database/acme/2026-11-24T03-00-00.123Z'
 const AT = new Date('2026-11-24T03:00:00.123Z')
@@ -37,16 +37,18 @@ const role: RoleFacts = {
   members: [],
   administered: true,
 }
-const END = "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE usename = 'customer_acme'"
-const shut = (facts: Partial<RoleFacts>, connections = 0, saved = false) =>
-  shutStatements('customer_acme', { ...role, ...facts }, { connections, saved })
+const database: DatabaseFacts = { owner: 'customer_acme', encoding: 'UTF8', connectable: true, open: [], guests: [] }
+const END =
+  "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE usename = 'customer_acme' OR (datname = 'customer_acme' AND usename <> CURRENT_USER)"
+const shut = (facts: Partial<RoleFacts>, connections = 0, saved = false, its: Partial<DatabaseFacts> = {}) =>
+  shutStatements('customer_acme', { ...role, ...facts }, { ...database, ...its }, { connections, saved })
 
 test('a role is shut out before its connections end, and one that is shut out is left alone', () => {
   assert.equal(shut({}), ['ALTER ROLE "customer_acme" NOLOGIN', END])
   assert.equal(shut({ canLogin: false }, 2), [END])
   assert.equal(shut({ canLogin: false }), [])
   assert.equal(shut({ canLogin: false }, 0, true), [])
-  assert.equal(shutStatements('customer_acme', undefined, { connections: 0, saved: false }), [])
+  assert.equal(shutStatements('customer_acme', undefined, database, { connections: 0, saved: false }), [])
 })
 
 test('a backup from before the role could log in again is no longer the final one', () => {
@@ -59,6 +61,16 @@ test('a backup from before the role could log in again is no longer the final on
 
 test('a role that the administrator may not act for is made so first: nothing of it could be dumped', () => {
   assert.equal(shut({ administered: false })[0], 'GRANT "customer_acme" TO CURRENT_USER')
+})
+
+test('whom somebody let in by hand is shut out as well, and a closed database is opened for the administrator', () => {
+  const its = { connectable: false, open: ['CONNECT'], guests: ['reader'], encoding: 'LATIN1' }
+  assert.equal(shut({ canLogin: false, members: ['writer'] }, 0, false, its), [
+    'REVOKE "customer_acme" FROM writer',
+    'REVOKE ALL ON DATABASE "customer_acme" FROM PUBLIC',
+    'REVOKE ALL ON DATABASE "customer_acme" FROM reader',
+    'ALTER DATABASE "customer_acme" ALLOW_CONNECTIONS true',
+  ])
 })
 
 test.run()

@@ -27,11 +27,16 @@ test.after(({ operator }) => operator.down())
 
 type Removed = { exit: number; events: RunEvent[]; changed: string[]; told: string }
 
-/** Converges the steps about the database. @param until the last of them, by its place: 1 is the first */
+/**
+ * Converges the steps about the database.
+ *
+ * @param until the last of them, by its place: 1 is the first
+ * @param lost Postgres answers no more once the final backup is there
+ */
 async function removeData(
   operator: Operator,
   customer: string,
-  { until = 5, deleteData = false, plan = false } = {},
+  { until = 5, deleteData = false, plan = false, lost = false } = {},
 ): Promise<Removed> {
   const scratch = mkdtempSync(join(tmpdir(), 'lunarfront-removal-'))
   const { signal } = new AbortController()
@@ -42,11 +47,12 @@ async function removeData(
     ...{ spaces: () => spacesOf(operator), locked: () => !plan },
   } as unknown as Run
   const server = () => administrator(operator)
+  const later = async () => ({ ...(await server()), ...(lost ? { port: 1 } : {}) })
   const steps: Step[] = [
     shutStep(server, customer),
     finalBackupStep(run, server, customer),
-    setAsideStep(run, server, customer),
-    roleGoneStep(server, customer),
+    setAsideStep(run, later, customer),
+    roleGoneStep(later, customer),
     ...(deleteData ? [dataGoneStep(run, server, customer)] : []),
   ]
   const events: RunEvent[] = []
@@ -191,6 +197,17 @@ test('where the final backup fails nothing is set aside, and the next run finish
   assert.equal((await databasesOf(operator, 'unsaved')).length, 1)
 })
 
+test('where Postgres goes away nothing is lost, and the next run finishes', async ({ operator }) => {
+  await customerWithRows(operator, 'away', 3)
+  const { exit, told } = await removeData(operator, 'away', { lost: true, deleteData: true })
+  assert.is(exit, 1)
+  assert.match(told, 'does not answer')
+  assert.equal(await databasesOf(operator, 'away'), ['customer_away'])
+  assert.is((await removeData(operator, 'away', { deleteData: true })).exit, 0)
+  assert.equal(await databasesOf(operator, 'away'), [])
+  assert.is((await folders(operator, 'database/away')).length, 1)
+})
+
 test('where what was sent cannot be read again nothing is set aside', async ({ operator }) => {
   await customerWithRows(operator, 'unread', 3)
   await plant(operator, { api: 'spaces', method: 'GET', path: '/database/unread/' }, { status: 403 })
@@ -277,7 +294,7 @@ test('of one that was half added goes what there is', async ({ operator }) => {
   await must(operator, 'add-customer', 'early', '--until', 'role customer_early accepts')
   const { exit, changed } = await removeData(operator, 'early', { deleteData: true })
   assert.is(exit, 0)
-  assert.equal(changed, ['role customer_early is shut out', 'role customer_early is gone'])
+  assert.equal(changed, ['nobody writes to customer_early', 'role customer_early is gone'])
   const never = await removeData(operator, 'never', { deleteData: true })
   assert.equal([never.exit, never.changed], [0, []])
 })
