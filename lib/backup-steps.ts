@@ -106,7 +106,7 @@ export const discoveredStep = (problems: readonly string[]): Step =>
       throw new Failure({
         found: problems.join('; '),
         expected: 'every customer with a database, and every database with a customer',
-        next: './runbooks/list-customers.mts; add-customer NAME finishes one that was half added',
+        next: './runbooks/list-customers.mts; add-customer NAME finishes one that was half added, remove-customer half removed',
       })
     },
     apply: async () => {},

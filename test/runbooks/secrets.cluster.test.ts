@@ -101,6 +101,7 @@ test('none is anywhere else', async ({ operator }) => {
   await loseCluster(operator)
   await keep(1, 'recover', '--yes', '--verbose') // gamma's image is still nowhere
   await learn()
+  await keep(0, 'remove-customer', 'beta', '--yes', '--verbose')
   argv.stop()
 
   const { databases } = (await digitalocean(operator, 'GET', '/v2/databases')) as {
