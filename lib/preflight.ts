@@ -1,4 +1,5 @@
 // What has to be so before a run may start: credentials (each tried with a harmless call), limits, the checkout.
+import { POSTGRES_FILE } from './credentials.ts'
 import { Failure } from './failure.ts'
 import type { Platform } from './platform.ts'
 import { ApiError, account, dropletCount, monthToDateUsage, zone } from './provider-api.ts'
@@ -6,7 +7,7 @@ import { requireCleanCheckout, requireUpToDate } from './repository.ts'
 import type { Run } from './run.ts'
 import type { Precondition } from './runbook.ts'
 import { isStatus, listBuckets } from './spaces.ts'
-import { requireSupported } from './terraform.ts'
+import { readPostgresFile, requireSupported } from './terraform.ts'
 
 /** Droplets that bootstrap makes beside the cluster's nodes: Gitea's. */
 const OWN_DROPLETS = 1
@@ -15,6 +16,13 @@ export const terraformPrecondition = (run: Run): Precondition => ({
   title: 'Terraform is there and new enough',
   check: () => requireSupported(run),
 })
+
+/** What says where Postgres is: Terraform's state, or in its place a file. */
+export const postgresKnownPrecondition = (run: Run): Precondition => {
+  const file = run.environment[POSTGRES_FILE]
+  if (!file) return terraformPrecondition(run)
+  return { title: `${file} says where Postgres is`, check: async () => void readPostgresFile(file) }
+}
 
 export const checkoutPrecondition = ({ repository }: Platform): Precondition => ({
   title: 'the checkout is clean and up to date',
