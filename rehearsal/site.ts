@@ -297,11 +297,12 @@ async function startCloudProcess(
   const logFile = join(home, 'cloud.log')
   const log = openSync(logFile, 'w', 0o600)
   const { postgres, valkey, versitygw, openssl } = tools
+  const programs = cluster && { programs: cluster.programs, images: cluster.images }
   const child = spawn(
     process.execPath,
     [
       ...['--import', 'tsx', join(ROOT, 'rehearsal', 'cloud', 'main.mts'), '--directory', home, '--domain', DOMAIN],
-      ...['--tools', JSON.stringify({ postgres, valkey, versitygw, openssl, cluster })],
+      ...['--tools', JSON.stringify({ postgres, valkey, versitygw, openssl, cluster: programs })],
       ...(cluster ? ['--repository', JSON.stringify(gitRepository(directory, tools))] : []),
     ],
     {
