@@ -6,7 +6,7 @@ import { ApiError, account, dropletCount, monthToDateUsage, zone } from './provi
 import { requireCleanCheckout, requireUpToDate } from './repository.ts'
 import type { Run } from './run.ts'
 import type { Precondition } from './runbook.ts'
-import { isStatus, listBuckets } from './spaces.ts'
+import { bucketExists, isStatus, listBuckets } from './spaces.ts'
 import { readPostgresFile, requireSupported } from './terraform.ts'
 
 /** Droplets that bootstrap makes beside the cluster's nodes: Gitea's. */
@@ -89,12 +89,15 @@ export const spacesPrecondition = (run: Run): Precondition => ({
     try {
       await listBuckets(await run.spaces())
     } catch (error) {
-      if (isStatus(error, 403) || isStatus(error, 401))
+      if (isStatus(error, 403) || isStatus(error, 401)) {
+        // A key for some buckets only may not list them all.
+        if (await bucketExists(await run.spaces(), run.site.buckets.backups).catch(() => false)) return
         throw new Failure({
           found: `Spaces refuses the key: ${(error as Error).name}`,
           expected: 'SPACES_ACCESS_KEY_ID and SPACES_SECRET_ACCESS_KEY of a key with full access',
           next: 'make one in DigitalOcean’s control panel under Spaces, Access Keys',
         })
+      }
       if (error instanceof Failure) throw error
       throw new Failure({
         found: `Spaces at ${run.credentials.spaces.endpoint} does not answer as it should: ${(error as Error).message || (error as Error).name}`,
