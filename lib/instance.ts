@@ -9,6 +9,7 @@ import {
   findApplication,
   refreshApplication,
 } from './argocd.ts'
+import { readableByBackups } from './backup-schedule.ts'
 import { type AnyStep, type Drift, type Step, step, type Work } from './converge.ts'
 import { type CustomerSecrets, findSecrets, parseSecrets } from './customer-secrets.ts'
 import { namesOf } from './customers.ts'
@@ -41,6 +42,7 @@ export const namespaceStep = (kubernetes: Kubernetes, customer: string, needs: r
           },
         },
       },
+      ...readableByBackups(slug),
     ],
   })
 }
