@@ -174,16 +174,19 @@ export async function requireCleanCheckout({ run, checkout }: Repository): Promi
     })
 }
 
+/** Customers' files, and the image's tags, which CI writes. */
+const WRITTEN_BY_OTHERS = ['gitops/apps', 'gitops/chart/values.yaml', 'gitops/chart/canary.yaml']
+
 /**
- * Throws a Failure when the repository has changes that this checkout lacks: they would be taken back. Customers' files
- * and the image's tag, which CI writes, apart. A repository that is empty or does not answer yet has none.
+ * Throws a Failure when the repository has changes that this checkout lacks: they would be taken back. What others write
+ * all the time apart. A repository that is empty or does not answer yet has none.
  */
 export async function requireUpToDate(repository: Repository): Promise<void> {
   const [{ commit }, remote] = await Promise.all([repository.checkout(), repository.head().catch(() => undefined)])
   if (!remote || remote === commit) return
   const { stdout } = await compare(
     repository,
-    ['diff', '--name-only', `${commit}...${remote}`, '--', '.', ':!gitops/apps', ':!gitops/chart/values.yaml'],
+    ['diff', '--name-only', `${commit}...${remote}`, '--', '.', ...WRITTEN_BY_OTHERS.map((path) => `:!${path}`)],
     [0, 128], // histories without a common commit: publishing refuses that
   )
   const names = stdout.split('\n').filter(Boolean)

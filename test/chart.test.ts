@@ -3,9 +3,11 @@ import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
+import { parse } from 'yaml'
 import { ROOT } from '../lib/site.ts'
 import {
   builtChart,
+  CANARY_LINE,
   CHART,
   CUSTOMERS,
   changed,
@@ -223,6 +225,20 @@ test('CI has one line to write, and every customer without a tag of its own foll
     podOf(manifestsOf(render(builtChart('1234567'), values)).get('Deployment/app')).spec.containers[0].image
   assert.match(image(CUSTOMERS.added), /:1234567$/)
   assert.match(image(CUSTOMERS.pinned), /:7f3c1e9$/)
+})
+
+test('CI has one line to write for the canaries, which follow the others where it says nothing', () => {
+  const empty = readFileSync(join(CHART, 'canary.yaml'), 'utf8')
+  assert.equal(empty.match(CANARY_LINE), ['image: {}'])
+  assert.equal(Object.keys(parse(empty)), ['image'])
+  const canary = `${CUSTOMERS.added}rollout: canary\n`
+  const image = (tried: string | undefined, values: string) =>
+    podOf(manifestsOf(render(builtChart('1234567', tried), values)).get('Deployment/app')).spec.containers[0].image
+  assert.match(image(undefined, canary), /:1234567$/)
+  assert.match(image('7654321', canary), /:7654321$/)
+  assert.match(image('7654321', CUSTOMERS.added), /:1234567$/)
+  // One that is pinned stays where it is.
+  assert.match(image('7654321', CUSTOMERS.pinned), /:7f3c1e9$/)
 })
 
 test('values.yaml explains every value that the schema knows', () => {

@@ -25,14 +25,19 @@ export const CHART = join(ROOT, 'gitops', 'chart')
 
 /** What CI replaces when it has built an image. */
 export const TAG_LINE = /^ {2}tag: ".*"$/gm
+/** What it replaces before that, for the canaries. */
+export const CANARY_LINE = /^image: {.*}$/gm
 
-/** The chart as it is once CI has built an image of this tag. */
-export function builtChart(tag = '0c5d1f2'): string {
+/** The chart as it is once CI has built an image of this tag. @param canary the tag that the canaries try */
+export function builtChart(tag = '0c5d1f2', canary?: string): string {
   const chart = mkdtempSync(join(tmpdir(), 'chart-'))
   process.once('exit', () => rmSync(chart, { recursive: true, force: true }))
   cpSync(CHART, chart, { recursive: true })
   const values = join(chart, 'values.yaml')
   writeFileSync(values, readFileSync(values, 'utf8').replace(TAG_LINE, `  tag: "${tag}"`))
+  const canaries = join(chart, 'canary.yaml')
+  if (canary)
+    writeFileSync(canaries, readFileSync(canaries, 'utf8').replace(CANARY_LINE, `image: { tag: "${canary}" }`))
   return chart
 }
 
@@ -51,10 +56,14 @@ export function runHelm(
   namespace = namespaceOf(values),
 ) {
   const args = { template: ['template', namespace, chart], lint: ['lint', '--strict', chart] }[command]
-  const { status, stdout, stderr, error } = spawnSync(HELM, [...args, '--namespace', namespace, '--values', '-'], {
-    input: asText(values),
-    encoding: 'utf8',
-  })
+  const text = asText(values)
+  // As the ApplicationSet does.
+  const first = join(chart, parse(text).rollout === 'canary' ? 'canary.yaml' : 'values.yaml')
+  const { status, stdout, stderr, error } = spawnSync(
+    HELM,
+    [...args, '--namespace', namespace, '--values', first, '--values', '-'],
+    { input: text, encoding: 'utf8' },
+  )
   if (error) throw error
   return { status, stdout, stderr }
 }

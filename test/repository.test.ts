@@ -9,7 +9,7 @@ import * as assert from 'uvu/assert'
 import type { Drift, Step, Work } from '../lib/converge.ts'
 import { createExec } from '../lib/exec.ts'
 import { Failure } from '../lib/failure.ts'
-import { fileStep, openRepository, publishedStep } from '../lib/repository.ts'
+import { fileStep, openRepository, publishedStep, requireUpToDate } from '../lib/repository.ts'
 import type { Run } from '../lib/run.ts'
 import { ROOT } from '../lib/site.ts'
 
@@ -117,6 +117,16 @@ test('a repository that has gone another way is for a person to merge', async (p
     `the repository is at ${theirs.slice(0, 12)} and this checkout at ${place.head.slice(0, 12)}, and each has commits that the other lacks`,
   )
   assert.is(next, `git pull --rebase ${place.address} main`)
+})
+
+test('a checkout has to have what the repository has, but for what others write all the time', async (place) => {
+  publish(place, place.head)
+  for (const path of ['apps/customer-acme/values.yaml', 'chart/values.yaml', 'chart/canary.yaml'])
+    pushed(place, `gitops/${path}`, 'written: by others\n')
+  await requireUpToDate(openRepository(runIn(place)))
+  pushed(place, 'gitops/chart/Chart.yaml', 'written: by a person\n')
+  const { message } = await failure(requireUpToDate(openRepository(runIn(place))))
+  assert.is(message, 'this checkout lacks what the repository has: gitops/chart/Chart.yaml')
 })
 
 test('who pushed between the look and the push is not overwritten', async (place) => {
