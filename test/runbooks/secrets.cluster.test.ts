@@ -1,6 +1,5 @@
 // No secret of a cluster, nor of the customers on it, in any argument, output, log, journal, Git object, or in anything on
 // the cluster that is no Secret: they are known, and everything is searched.
-import { execFileSync } from 'node:child_process'
 import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { suite } from 'uvu'
@@ -8,7 +7,7 @@ import * as assert from 'uvu/assert'
 import { clusterObstacle } from '../../rehearsal/tools/cluster.ts'
 import { thisMachine } from '../../rehearsal/tools/machine.ts'
 import { content, keys } from './bucket.ts'
-import { loseCluster, makeFirstRelease, startEmptyFullOperator } from './full.ts'
+import { kubectl, loseCluster, makeFirstRelease, startEmptyFullOperator } from './full.ts'
 import { digitalocean, git, type Operator, run } from './operator.ts'
 import { assertNowhere, watchArguments } from './secrets.ts'
 
@@ -18,14 +17,6 @@ test.before(async (context) => {
   context.operator = await startEmptyFullOperator()
 })
 test.after(async ({ operator }) => operator?.down())
-
-const kubectl = ({ env, kept }: Operator, ...args: string[]): string =>
-  execFileSync('kubectl', [`--kubeconfig=${join(kept, 'kubeconfig')}`, ...args], {
-    env,
-    encoding: 'utf8',
-    maxBuffer: 256 * 2 ** 20,
-    stdio: ['ignore', 'pipe', 'pipe'],
-  })
 
 type SecretObject = { metadata: { name: string; namespace: string }; data?: Record<string, string> }
 
