@@ -26,6 +26,10 @@ type Application = {
   status?: { sync?: { revision?: string }; conditions?: { message: string }[] }
 }
 
+type ApplicationSet = Pick<Application, 'metadata'> & {
+  status?: { conditions?: { type: string; status: string }[] }
+}
+
 export const applicationsOf = (operator: Operator): Application[] =>
   JSON.parse(kubectl(operator, 'get', 'applications', '--namespace=argocd', '-o', 'json')).items
 
@@ -35,14 +39,15 @@ export async function looked(operator: Operator): Promise<void> {
   announce(operator)
   const set = ['get', 'applicationset', 'customers', '--namespace=argocd', '-o', 'json']
   await until('Argo CD has looked at the repository', 60, () => {
-    const { metadata } = JSON.parse(kubectl(operator, ...set)) as Application
+    const { metadata, status } = JSON.parse(kubectl(operator, ...set)) as ApplicationSet
     const asked = metadata.annotations?.['argocd.argoproj.io/application-set-refresh']
+    const cannot = status?.conditions?.some((one) => one.type === 'ErrorOccurred' && one.status === 'True')
     const seen = applicationsOf(operator).every(
       ({ metadata, status }) =>
         metadata.annotations?.['argocd.argoproj.io/refresh'] === undefined &&
         (status?.sync?.revision === head || status?.conditions?.length),
     )
-    return asked === undefined && seen
+    return (asked === undefined || cannot === true) && seen
   })
 }
 
