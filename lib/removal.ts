@@ -15,8 +15,6 @@ import { pushChange, type Repository } from './repository.ts'
 import type { Precondition } from './runbook.ts'
 import { secretsSource } from './sources.ts'
 
-const folderOf = (customer: string) => `gitops/apps/${namesOf(customer).slug}`
-
 /** There is a customer of that name, or something is left of one, if only its backups. */
 export const knownPrecondition = (platform: Platform, customer: string): Precondition => ({
   title: `${customer} is or was a customer`,
@@ -61,7 +59,7 @@ export function recordGoneStep(platform: Platform, customer: string) {
 }
 
 export function folderGoneStep(repository: Repository, customer: string): Step {
-  const path = folderOf(customer)
+  const path = `gitops/apps/${namesOf(customer).slug}`
   return step<Drift>({
     title: `${path} is not in the repository`,
     check: async () =>

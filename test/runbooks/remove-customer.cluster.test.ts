@@ -178,7 +178,10 @@ test('one whose addition was killed is removed as well, wherever that was', asyn
   }
 })
 
-test('where the final backup fails nothing is deleted, and the next run goes on', async ({ operator }) => {
+test('where the final backup fails nothing is deleted: it can be taken back, and gone on with', async ({
+  operator,
+}) => {
+  await must(operator, 'add-customer', 'next')
   await plant(operator, { api: 'spaces', method: 'PUT', path: '/database/next/' }, { status: 403 })
   const failed = await run(operator, 'remove-customer', 'next', '--yes', '--delete-data', '--json').finally(() =>
     clearFaults(operator),
@@ -190,9 +193,35 @@ test('where the final backup fails nothing is deleted, and the next run goes on'
   const left = await leftOf(operator, 'next')
   for (const one of ['namespace/customer-next', 'role customer_next', 'database customer_next'])
     assert.ok(left.includes(one), left.join())
+  // It may even be taken back.
+  await must(operator, 'add-customer', 'next')
+  await answers(operator, 'next')
   await must(operator, 'remove-customer', 'next', '--yes', '--delete-data')
   assert.equal(await leftOf(operator, 'next'), [])
   await answers(operator, 'stays')
+})
+
+test('where Argo CD does not look at the repository nothing on the cluster is touched', async ({ operator }) => {
+  await must(operator, 'add-customer', 'deaf')
+  const controller = 'argocd-applicationset-controller'
+  const scale = (replicas: number) =>
+    kubectl(operator, '-n', 'argocd', 'scale', `deployment/${controller}`, `--replicas=${replicas}`)
+  scale(0)
+  const pods = ['pod', '--selector', `app.kubernetes.io/name=${controller}`]
+  kubectl(operator, '-n', 'argocd', 'wait', ...pods, '--for=delete', '--timeout=60s')
+  try {
+    const { code, stdout } = await run(operator, 'remove-customer', 'deaf', '--yes')
+    assert.is(code, 1)
+    assert.match(stdout, 'Argo CD has not looked at the repository for 120 s')
+    assert.match(stdout, 'next: kubectl -n argocd describe applicationset customers')
+    const left = await leftOf(operator, 'deaf')
+    for (const one of ['namespace/customer-deaf', 'application.argoproj.io/customer-deaf', 'database customer_deaf'])
+      assert.ok(left.includes(one), left.join())
+  } finally {
+    scale(1)
+  }
+  await must(operator, 'remove-customer', 'deaf', '--yes')
+  assert.equal(await leftOf(operator, 'deaf'), [])
 })
 
 const obstacle = clusterObstacle(thisMachine())
