@@ -2,7 +2,7 @@
 // operator's checkout; every run works in a fresh clone of its own.
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { dirname, join, resolve } from 'node:path'
-import { type AnyStep, type Drift, type Step, step } from './converge.ts'
+import { type AnyStep, type Drift, type Step, step, type Work } from './converge.ts'
 import type { Command, Output } from './exec.ts'
 import { Failure } from './failure.ts'
 import { once, type Run } from './run.ts'
@@ -50,6 +50,8 @@ export type Repository = {
   head: () => Promise<string | undefined>
   /** the folder of a fresh clone of the main branch */
   clone: () => Promise<string>
+  /** does something in the clone while nobody else does, not even bring it up to date; it must not ask for the clone itself */
+  alone: <T>(work: () => Promise<T>) => Promise<T>
   /** the operator's checkout, as Git sees it */
   checkout: () => Promise<Checkout>
 }
@@ -96,13 +98,12 @@ export function openRepository(run: Run): Repository {
     return cloned()
   }
   let last: Promise<unknown> = Promise.resolve()
-  /** One after the other: two would meet in the same clone. */
-  const inTurn = <T>(work: () => Promise<T>): Promise<T> => {
+  const alone = <T>(work: () => Promise<T>): Promise<T> => {
     const next = last.then(work, work)
     last = next
     return next
   }
-  const underLock = once(() => inTurn(updated))
+  const underLock = once(() => alone(updated))
   const clone = async () => {
     if (await (run.locked() ? underLock() : cloned())) return directory
     underLock.forget() // this very run may fill it yet
@@ -115,9 +116,10 @@ export function openRepository(run: Run): Repository {
   return {
     run,
     clone,
+    alone,
     head: async () => {
       if (!run.locked()) return early()
-      return (await inTurn(updated)) ? commit() : undefined
+      return (await alone(updated)) ? commit() : undefined
     },
     checkout: once(async () => {
       const asked = ['--is-shallow-repository', '--git-path', 'objects', 'HEAD']
@@ -262,47 +264,50 @@ export function fileStep(
 ): Step {
   const { run } = repository
   const { title, path, message, check, needs } = options
-  const read = async () => {
-    const file = join(await repository.clone(), path)
+  const read = (directory: string) => {
+    const file = join(directory, path)
     return existsSync(file) ? readFileSync(file, 'utf8') : undefined
   }
-  const wanted = async () => check(await read())
+  const wanted = async () => check(read(await repository.clone()))
+  const push = async (directory: string, work: Work) => {
+    for (let attempt = 1; ; attempt++) {
+      if (attempt > 1) await update(run, directory)
+      const found = read(directory)
+      const text = await check(found)
+      if (text === undefined) return
+      mkdirSync(dirname(join(directory, path)), { recursive: true })
+      writeFileSync(join(directory, path), text)
+      await git(run, directory, ['add', '--', path])
+      await git(run, directory, ['commit', '--quiet', '-m', message(found)], { env: await author(run) })
+      const { code, stdout } = await git(
+        run,
+        directory,
+        ['push', '--porcelain', 'origin', `HEAD:refs/heads/${BRANCH}`],
+        { codes: [0, 1] },
+      )
+      if (code === 0) return
+      const reason =
+        stdout
+          .split('\n')
+          .find((line) => line.startsWith('!'))
+          ?.split('\t')
+          .at(-1) ?? stdout.trim()
+      if (attempt === ATTEMPTS)
+        throw new Failure({
+          found: `the push of ${path} was refused ${ATTEMPTS} times: ${reason}`,
+          expected: `a push to ${BRANCH}`,
+          next: `git push ${run.site.repository} by hand shows whether this key may write`,
+        })
+      work.waitingFor(`the repository: ${reason}; trying again`)
+    }
+  }
   return step<Drift>({
     title,
     ...(needs ? { needs } : {}),
     check: async () => ((await wanted()) === undefined ? undefined : { lines: [`commit and push ${path}`] }),
     apply: async (_drift, work) => {
       const directory = await repository.clone()
-      for (let attempt = 1; ; attempt++) {
-        if (attempt > 1) await update(run, directory)
-        const found = await read()
-        const text = await check(found)
-        if (text === undefined) return
-        mkdirSync(dirname(join(directory, path)), { recursive: true })
-        writeFileSync(join(directory, path), text)
-        await git(run, directory, ['add', '--', path])
-        await git(run, directory, ['commit', '--quiet', '-m', message(found)], { env: await author(run) })
-        const { code, stdout } = await git(
-          run,
-          directory,
-          ['push', '--porcelain', 'origin', `HEAD:refs/heads/${BRANCH}`],
-          { codes: [0, 1] },
-        )
-        if (code === 0) return
-        const reason =
-          stdout
-            .split('\n')
-            .find((line) => line.startsWith('!'))
-            ?.split('\t')
-            .at(-1) ?? stdout.trim()
-        if (attempt === ATTEMPTS)
-          throw new Failure({
-            found: `the push of ${path} was refused ${ATTEMPTS} times: ${reason}`,
-            expected: `a push to ${BRANCH}`,
-            next: `git push ${run.site.repository} by hand shows whether this key may write`,
-          })
-        work.waitingFor(`the repository: ${reason}; trying again`)
-      }
+      await repository.alone(() => push(directory, work))
     },
   })
 }

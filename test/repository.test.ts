@@ -222,6 +222,23 @@ test('the check is shown the file as it is now', async (place) => {
   assert.equal(shown, ['theirs\n'])
 })
 
+test('nobody brings the clone up to date while files are committed, one after the other', async (place) => {
+  publish(place, place.head)
+  const repository = openRepository(runIn(place))
+  const names = ['one', 'two', 'three']
+  const steps = names.map((name) =>
+    fileStep(repository, {
+      title: name,
+      path: `gitops/apps/${name}`,
+      message: () => name,
+      check: async (text) => (text === name ? undefined : name),
+    }),
+  )
+  await Promise.all([...steps.map((one) => apply(one)), ...names.map(() => repository.head())])
+  for (const name of names) assert.is(inSite(place, 'show', `main:gitops/apps/${name}`), name)
+  assert.is(inSite(place, 'rev-list', '--count', `${place.head}..main`), '3')
+})
+
 test('a push in between is taken in, and told', async (place) => {
   publish(place, place.head)
   const step = fileIn(runIn(place), wants('customer: acme\n'))

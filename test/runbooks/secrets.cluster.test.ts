@@ -75,10 +75,10 @@ function* readable(operator: Operator): Generator<[where: string, text: string]>
 test('none is anywhere else', async ({ operator }) => {
   const argv = watchArguments()
   const outputs: string[] = []
-  const keep = async (runbook: string, ...args: string[]) => {
+  const keep = async (expected: number, runbook: string, ...args: string[]) => {
     const { code, stdout, stderr } = await run(operator, runbook, ...args)
     outputs.push(stdout, stderr)
-    return code
+    assert.is(code, expected, `${runbook} ${args.join(' ')}:\n${stdout}${stderr}`)
   }
   const secrets: Record<string, string> = {}
   const learn = async () => {
@@ -87,19 +87,19 @@ test('none is anywhere else', async ({ operator }) => {
     assert.ok(token)
     secrets[`token of the kubeconfig, ${token.slice(-4)}`] = token
   }
-  assert.is(await keep('bootstrap', '--yes', '--verbose'), 0)
+  await keep(0, 'bootstrap', '--yes', '--verbose')
   await makeFirstRelease(operator)
-  assert.is(await keep('add-customer', 'acme', '--verbose'), 0)
-  assert.is(await keep('add-customer', 'beta', '--json'), 0)
+  await keep(0, 'add-customer', 'acme', '--verbose')
+  await keep(0, 'add-customer', 'beta', '--json')
   await learn()
   // Failures print most: an image that nobody has made.
-  assert.is(await keep('add-customer', 'gamma', '--tag', 'nowhere', '--verbose'), 1)
-  assert.is(await keep('add-customer', 'acme', '--new-secrets', '--verbose'), 0)
-  assert.is(await keep('backup', '--verbose'), 0)
+  await keep(1, 'add-customer', 'gamma', '--tag', 'nowhere', '--verbose')
+  await keep(0, 'add-customer', 'acme', '--new-secrets', '--verbose')
+  await keep(0, 'backup', '--verbose')
   await learn()
   for (const [where, text] of readable(operator)) assertNowhere(secrets, text, where)
   await loseCluster(operator)
-  await keep('recover', '--yes', '--verbose') // gamma's image is still nowhere
+  await keep(1, 'recover', '--yes', '--verbose') // gamma's image is still nowhere
   await learn()
   argv.stop()
 
@@ -117,7 +117,9 @@ test('none is anywhere else', async ({ operator }) => {
   for (const [where, text] of readable(operator)) assertNowhere(secrets, text, where)
   assertNowhere(secrets, outputs.join('\n'), 'an output')
   assert.ok([...argv.seen].some((line) => line.includes('kubectl')))
-  assertNowhere(secrets, [...argv.seen].join('\n'), 'an argument')
+  // Argo CD's own manifest gives its cache the password so, within that pod.
+  const { 'auth of argocd-redis in argocd': _, ...others } = secrets
+  assertNowhere(others, [...argv.seen].join('\n'), 'an argument')
   for (const file of readdirSync(join(operator.kept, 'runs')))
     assertNowhere(secrets, readFileSync(join(operator.kept, 'runs', file), 'utf8'), file)
   assertNowhere(secrets, git(operator, 'log', '-p', '--all'), 'Git')
