@@ -1,6 +1,6 @@
 // The platform as steps: what bootstrap is made of, and what comes first when all is brought back.
 import { argocdStep, platformStep, repositoryAccessStep } from './argocd.ts'
-import { scheduleStep } from './backup-schedule.ts'
+import { scheduleStep } from './backup-credentials.ts'
 import { finishedStep, onlyAddOrUpdate, terraformStep } from './infrastructure.ts'
 import { inventoryStep } from './inventory.ts'
 import { kubeconfigStep } from './kubernetes.ts'
