@@ -3,16 +3,22 @@ import { createHash } from 'node:crypto'
 import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import * as z from 'zod'
+import {
+  applicationProblems,
+  applicationSettles,
+  findApplication,
+  NAMESPACE,
+  refreshApplication,
+} from './applications.ts'
 import { scheduleValues } from './backup-schedule.ts'
-import { type AnyStep, type Drift, type Step, step, type Work } from './converge.ts'
+import { type AnyStep, type Drift, type Step, step } from './converge.ts'
 import { Failure } from './failure.ts'
 import { writeWhole } from './files.ts'
-import { applyObjects, findObjects, follow, type Kubernetes, type KubernetesObject, missingFrom } from './kubernetes.ts'
+import { applyObjects, findObjects, type Kubernetes, type KubernetesObject, missingFrom } from './kubernetes.ts'
 import { changedSince, type Repository } from './repository.ts'
 import { ROOT, type Site } from './site.ts'
 import { readUpstream, upstreamOf } from './upstream.ts'
 
-export const NAMESPACE = 'argocd'
 const MANIFESTS = join(ROOT, 'gitops', 'platform', 'argocd')
 
 /** On the namespace: of what was applied last. */
@@ -187,82 +193,7 @@ export function repositoryAccessStep(kubernetes: Kubernetes, { needs }: { needs?
   })
 }
 
-// --- applications ----------------------------------------------------------------------
-
-const applicationSchema = z.looseObject({
-  metadata: z.looseObject({ name: z.string() }),
-  status: z
-    .object({
-      sync: z.object({ status: z.string(), revision: z.string().default('') }).default({ status: '', revision: '' }),
-      health: z.object({ status: z.string().default(''), message: z.string().optional() }).default({ status: '' }),
-      operationState: z.object({ phase: z.string(), message: z.string().default('') }).optional(),
-      conditions: z.array(z.object({ type: z.string(), message: z.string() })).default([]),
-    })
-    .prefault({}),
-})
-
-export type Application = z.infer<typeof applicationSchema>
-
-/** @returns what keeps an Application from being as the repository says, in Argo CD's words; none: nothing does */
-export function applicationProblems({ status }: Application): string[] {
-  const { sync, health, operationState, conditions } = status
-  return [
-    ...conditions.filter(({ type }) => type.endsWith('Error')).map(({ message }) => message),
-    ...(operationState && !/^(Succeeded|Running)$/.test(operationState.phase) ? [operationState.message] : []),
-    ...(sync.status === 'Synced' ? [] : [`it is ${sync.status || 'not compared yet'}`]),
-    ...(health.status === 'Healthy' ? [] : [`its health is ${health.status || 'not known yet'}`]),
-  ]
-}
-
-/** @returns the Application; undefined where there is none */
-export async function findApplication(kubernetes: Kubernetes, name: string): Promise<Application | undefined> {
-  const [found] = await findObjects(kubernetes, [
-    { apiVersion: 'argoproj.io/v1alpha1', kind: 'Application', metadata: { name, namespace: NAMESPACE } },
-  ])
-  return found && applicationSchema.parse(found)
-}
-
-/** Tells Argo CD to look at the repository now. */
-export const refreshApplication = ({ kubectl }: Kubernetes, name: string) =>
-  kubectl([
-    'annotate',
-    `--namespace=${NAMESPACE}`,
-    '--overwrite',
-    `application/${name}`,
-    'argocd.argoproj.io/refresh=normal',
-  ])
-
-/**
- * Waits until an Application is synced and healthy.
- *
- * @param isCurrent whether a commit has what the repository's main branch has for it
- * @param timeout seconds
- * @returns the Application as it was last seen
- */
-export async function applicationSettles(
-  kubernetes: Kubernetes,
-  name: string,
-  options: { isCurrent: (commit: string) => boolean; timeout: number; enough?: AbortController },
-  work: Work,
-): Promise<Application | undefined> {
-  let last: Application | undefined
-  await follow(
-    kubernetes,
-    ['application', name, `--namespace=${NAMESPACE}`],
-    (object) => {
-      last = applicationSchema.parse(object)
-      const { status } = last
-      const problems = applicationProblems(last)
-      const doing = status.operationState?.phase === 'Running' ? status.operationState.message : undefined
-      work.waitingFor(doing || problems.join('; '))
-      return (
-        problems.length === 0 && options.isCurrent(status.sync.revision) && status.operationState?.phase !== 'Running'
-      )
-    },
-    { enough: options.enough ?? new AbortController(), timeout: options.timeout },
-  )
-  return last
-}
+// --- the platform ----------------------------------------------------------------------
 
 /** What gitops/platform/chart is, of this site. */
 export function platformStep(

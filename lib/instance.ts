@@ -1,21 +1,25 @@
 // A customer's instance on the cluster: its namespace, its Secret, and that it runs what the repository says.
 import { createHash } from 'node:crypto'
+import { setTimeout as sleep } from 'node:timers/promises'
 import * as z from 'zod'
 import {
   type Application,
   NAMESPACE as ARGOCD,
+  applicationErrors,
   applicationProblems,
   applicationSettles,
+  endOperation,
   findApplication,
   refreshApplication,
-} from './argocd.ts'
+  retryApplication,
+} from './applications.ts'
 import { readableByBackups } from './backup-schedule.ts'
 import { type AnyStep, type Drift, type Step, step, type Work } from './converge.ts'
 import { type CustomerSecrets, findSecrets, parseSecrets } from './customer-secrets.ts'
 import { namesOf } from './customers.ts'
-import { diagnose, podOf, troubleOf, waitsFor } from './diagnosis.ts'
+import { look, type Trouble, tellTroubles } from './diagnosis.ts'
 import { Failure } from './failure.ts'
-import { findObjects, follow, type Kubernetes, type KubernetesObject, objectsStep } from './kubernetes.ts'
+import { findObjects, type Kubernetes, type KubernetesObject, objectsStep } from './kubernetes.ts'
 import type { Platform } from './platform.ts'
 import { changedSince, type Repository } from './repository.ts'
 import { Secret } from './secret.ts'
@@ -156,24 +160,14 @@ export function instanceStep(
     apply: async (_drift, work) => {
       await requestApplication(kubernetes, slug, work)
       const head = await repository.head()
-      const enough = new AbortController()
-      // Both watch until either has seen enough: the Application tells when it is done, the pods what they wait for.
-      const [application] = await Promise.all([
-        applicationSettles(
-          kubernetes,
-          slug,
-          { isCurrent: (commit) => commit === head, timeout: PATIENCE, enough },
-          work,
-        ),
-        followPods(kubernetes, slug, enough, work),
-      ])
+      const { application, troubles } = await settled(kubernetes, slug, (commit) => commit === head, work)
       const problems = await problemsOf(application)
       if (problems.length === 0) return
-      const reasons = await diagnose(kubernetes, slug)
+      const reasons = await tellTroubles(kubernetes, slug, troubles)
       throw new Failure({
-        found: [...(reasons.length > 0 ? reasons : problems)].join('\n'),
+        found: [...new Set([...reasons, ...(reasons.length > 0 ? [] : problems)])].join('\n'),
         expected: `${slug} synced and healthy`,
-        next: `kubectl -n ${slug} get pods,events, then run this again`,
+        next: `${troubles[0]?.next ?? `kubectl -n ${ARGOCD} describe application ${slug}`}; then run this again`,
       })
     },
   })
@@ -189,38 +183,75 @@ async function requestApplication(kubernetes: Kubernetes, slug: string, work: Wo
     timeout: 90,
     next: `kubectl -n ${ARGOCD} describe applicationset customers`,
   })
+  // An image that is not there would be waited for until the migration's deadline, whatever is pushed meanwhile.
+  if ((await look(kubernetes, slug)).migrationStuck) await endOperation(kubernetes, slug)
+  await retryApplication(kubernetes, slug)
   await refreshApplication(kubernetes, slug)
+}
+
+/**
+ * Waits until the instance is as the repository says, or until something is wrong that waiting does not mend.
+ *
+ * @param isCurrent whether a commit has what the repository's main branch has for it
+ * @returns the Application as it was last seen, and what is wrong on the cluster
+ */
+async function settled(
+  kubernetes: Kubernetes,
+  slug: string,
+  isCurrent: (commit: string) => boolean,
+  work: Work,
+): Promise<{ application: Application | undefined; troubles: Trouble[] }> {
+  const enough = new AbortController()
+  let seen: Application | undefined
+  const onSeen = (application: Application) => {
+    seen = application
+  }
+  const errors = () => (seen ? applicationErrors(seen) : [])
+  try {
+    // Either ends the other: the Application tells when it is done, the pods what they wait for.
+    const [application, troubles] = await Promise.all([
+      applicationSettles(kubernetes, slug, { isCurrent, timeout: PATIENCE, enough, onSeen }, work),
+      lastingTroubles(kubernetes, slug, { errors, enough }, work),
+    ])
+    return { application, troubles }
+  } finally {
+    enough.abort()
+  }
 }
 
 /** Seconds for which a trouble may be there until it is taken for one that stays: an image may just have been pushed. */
 const TROUBLE = 30
+/** Seconds from one look at the namespace to the next. */
+const PAUSE = 2
 
-async function followPods(kubernetes: Kubernetes, slug: string, enough: AbortController, work: Work): Promise<void> {
-  const troubled = new Map<string, NodeJS.Timeout>()
-  const forget = (name: string) => {
-    clearTimeout(troubled.get(name))
-    troubled.delete(name)
-  }
-  try {
-    await follow(
-      kubernetes,
-      ['pods', `--namespace=${slug}`],
-      (object) => {
-        const pod = podOf(object)
-        const { name, deletionTimestamp } = pod.metadata
-        const waits = deletionTimestamp ? undefined : waitsFor(pod)
-        if (waits) work.waitingFor(waits)
-        if (deletionTimestamp || !troubleOf(pod)) forget(name)
-        else if (!troubled.has(name))
-          troubled.set(
-            name,
-            setTimeout(() => enough.abort(), TROUBLE * 1000),
-          )
-        return false
-      },
-      { enough, timeout: PATIENCE },
-    )
-  } finally {
-    for (const name of troubled.keys()) forget(name)
+/**
+ * Looks at the namespace until it has seen enough, which a trouble that stays is, or a migration that failed twice.
+ *
+ * @param options.errors what Argo CD itself cannot do at the moment
+ * @returns what is wrong at the end
+ */
+async function lastingTroubles(
+  kubernetes: Kubernetes,
+  slug: string,
+  { errors, enough }: { errors: () => string[]; enough: AbortController },
+  work: Work,
+): Promise<Trouble[]> {
+  const failed = new Set<string>()
+  let since: number | undefined
+  let waited: string | undefined
+  for (;;) {
+    const { waits, troubles, failedMigrations } = await look(kubernetes, slug)
+    if (enough.signal.aborted) return troubles
+    if (waits && waits !== waited) work.waitingFor(waits)
+    waited = waits
+    for (const name of failedMigrations) failed.add(name)
+    const now = performance.now()
+    if (troubles.length + errors().length === 0) since = undefined
+    else since ??= now
+    if (failed.size > 1 || now - (since ?? now) > TROUBLE * 1000) {
+      enough.abort()
+      return troubles
+    }
+    await sleep(PAUSE * 1000, undefined, { signal: enough.signal }).catch(() => {})
   }
 }

@@ -1,7 +1,7 @@
 // A customer's name, folder, instance, namespace and secrets when the customer is removed; its database is another subject.
 import { cpSync, existsSync, rmSync } from 'node:fs'
 import { basename, join } from 'node:path'
-import { NAMESPACE as ARGOCD, findApplication } from './argocd.ts'
+import { NAMESPACE as ARGOCD, findApplication } from './applications.ts'
 import { listBackups, sendBackup, verifyBackup } from './backups.ts'
 import { type Drift, type Step, step } from './converge.ts'
 import { secretsFile } from './customer-secrets.ts'

@@ -1,0 +1,136 @@
+// Argo CD's Applications: what keeps one from being as the repository says, and how Argo CD is asked to look or to try again.
+import * as z from 'zod'
+import type { Work } from './converge.ts'
+import { findObjects, follow, type Kubernetes } from './kubernetes.ts'
+
+/** Argo CD's own. */
+export const NAMESPACE = 'argocd'
+
+const applicationSchema = z.looseObject({
+  metadata: z.looseObject({ name: z.string() }),
+  spec: z.looseObject({
+    syncPolicy: z.looseObject({ syncOptions: z.array(z.string()).default([]), retry: z.unknown().optional() }),
+  }),
+  status: z
+    .object({
+      sync: z.object({ status: z.string(), revision: z.string().default('') }).default({ status: '', revision: '' }),
+      health: z.object({ status: z.string().default(''), message: z.string().optional() }).default({ status: '' }),
+      operationState: z.object({ phase: z.string(), message: z.string().default('') }).optional(),
+      conditions: z.array(z.object({ type: z.string(), message: z.string() })).default([]),
+    })
+    .prefault({}),
+})
+
+export type Application = z.infer<typeof applicationSchema>
+
+/** Whether Argo CD has tried in vain: it does not try the same commit once more by itself. */
+const hasGivenUp = ({ status: { operationState } }: Application) =>
+  operationState !== undefined && /^(Failed|Error)$/.test(operationState.phase)
+
+/** @returns what Argo CD cannot make of the repository, or what was refused to it, in its words; none: nothing */
+export function applicationErrors(application: Application): string[] {
+  const { conditions, operationState } = application.status
+  return [
+    ...conditions.filter(({ type }) => type.endsWith('Error')).map(({ message }) => message),
+    ...(hasGivenUp(application) ? [operationState?.message ?? ''] : []),
+  ]
+}
+
+/** @returns what keeps an Application from being as the repository says, in Argo CD's words; none: nothing does */
+export function applicationProblems(application: Application): string[] {
+  const { sync, health } = application.status
+  return [
+    ...applicationErrors(application),
+    ...(sync.status === 'Synced' ? [] : [`it is ${sync.status || 'not compared yet'}`]),
+    ...(health.status === 'Healthy' ? [] : [`its health is ${health.status || 'not known yet'}`]),
+  ]
+}
+
+/** @returns the Application; undefined where there is none */
+export async function findApplication(kubernetes: Kubernetes, name: string): Promise<Application | undefined> {
+  const [found] = await findObjects(kubernetes, [
+    { apiVersion: 'argoproj.io/v1alpha1', kind: 'Application', metadata: { name, namespace: NAMESPACE } },
+  ])
+  return found && applicationSchema.parse(found)
+}
+
+const patchApplication = ({ kubectl }: Kubernetes, name: string, patch: object) =>
+  kubectl([
+    'patch',
+    `--namespace=${NAMESPACE}`,
+    `application/${name}`,
+    '--type=merge',
+    `--patch=${JSON.stringify(patch)}`,
+  ])
+
+/** Tells Argo CD to try once more where it has given up: what stood in its way may be gone, and the commit the same. */
+export async function retryApplication(kubernetes: Kubernetes, name: string): Promise<void> {
+  const application = await findApplication(kubernetes, name)
+  if (!application || !hasGivenUp(application)) return
+  const { syncOptions, retry } = application.spec.syncPolicy
+  const sync = { prune: true, syncOptions }
+  await patchApplication(kubernetes, name, { operation: { initiatedBy: { username: 'runbooks' }, sync, retry } })
+}
+
+/** Ends what Argo CD is doing for an Application, if anything: it looks at no other commit before it is done with one. */
+export async function endOperation(kubernetes: Kubernetes, name: string): Promise<void> {
+  const application = await findApplication(kubernetes, name)
+  if (application?.status.operationState?.phase !== 'Running') return
+  await patchApplication(kubernetes, name, { status: { operationState: { phase: 'Terminating' } } })
+  const ended = '--for=jsonpath={.status.operationState.phase}=Failed'
+  // Not seen: it has begun with another commit already.
+  const codes = [0, 1]
+  await kubernetes.kubectl(['wait', `application/${name}`, `--namespace=${NAMESPACE}`, ended, '--timeout=30s'], {
+    codes,
+  })
+}
+
+/** Tells Argo CD to look at the repository now. */
+export const refreshApplication = ({ kubectl }: Kubernetes, name: string) =>
+  kubectl([
+    'annotate',
+    `--namespace=${NAMESPACE}`,
+    '--overwrite',
+    `application/${name}`,
+    'argocd.argoproj.io/refresh=normal',
+  ])
+
+/**
+ * Waits until an Application is synced and healthy.
+ *
+ * @param options.isCurrent whether a commit has what the repository's main branch has for it
+ * @param options.timeout seconds
+ * @param options.enough aborted when it has settled, or by others who have seen enough
+ * @param options.onSeen told each change
+ * @returns the Application as it was last seen
+ */
+export async function applicationSettles(
+  kubernetes: Kubernetes,
+  name: string,
+  options: {
+    isCurrent: (commit: string) => boolean
+    timeout: number
+    enough?: AbortController
+    onSeen?: (application: Application) => void
+  },
+  work: Work,
+): Promise<Application | undefined> {
+  let last: Application | undefined
+  await follow(
+    kubernetes,
+    ['application', name, `--namespace=${NAMESPACE}`],
+    (object) => {
+      last = applicationSchema.parse(object)
+      options.onSeen?.(last)
+      const { status } = last
+      const problems = applicationProblems(last)
+      const doing = status.operationState?.phase === 'Running' ? status.operationState.message : undefined
+      work.waitingFor(doing || problems.join('; '))
+      return (
+        problems.length === 0 && options.isCurrent(status.sync.revision) && status.operationState?.phase !== 'Running'
+      )
+    },
+    { enough: options.enough ?? new AbortController(), timeout: options.timeout },
+  )
+  return last
+}
