@@ -164,8 +164,10 @@ export function instanceStep(
       const problems = await problemsOf(application)
       if (problems.length === 0) return
       const reasons = await tellTroubles(kubernetes, slug, troubles)
+      const errors = application ? applicationErrors(application) : []
       throw new Failure({
-        found: [...new Set([...reasons, ...(reasons.length > 0 ? [] : problems)])].join('\n'),
+        // What is wrong with the pods says most, and that it is not healthy least.
+        found: [reasons, errors, problems].find((lines) => lines.length > 0)!.join('\n'),
         expected: `${slug} synced and healthy`,
         next: `${troubles[0]?.next ?? `kubectl -n ${ARGOCD} describe application ${slug}`}; then run this again`,
       })

@@ -136,7 +136,8 @@ test('values that the chart refuses are told in its words', async (context) => {
     appendFileSync(join(clone, 'gitops', 'apps', 'customer-acme', 'values.yaml'), 'replicas: none\n'),
   )
   const told = await refusal(operator)
-  assert.match(told, /replicas/)
+  assert.match(told, /values don't meet the specifications[\s\S]*replicas/)
+  assert.not.match(told.split(/^failed /m)[1] ?? '', /rpc error|helm template|it is Unknown/)
   assert.match(told, /next: kubectl -n argocd describe application customer-acme; then run this again/)
   assert.is(await versionOf(operator, CUSTOMER), good)
   undo()

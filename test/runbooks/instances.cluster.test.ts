@@ -32,19 +32,14 @@ test('a customer is added until it answers, and a second time nothing changes', 
   assert.match(await must(operator, 'add-customer', CANARY, '--yes'), / ok, 0 changed/)
 })
 
-/** In the pod of a customer, as its application could. @returns what it printed and how it ended */
-const inPodOf = (operator: Operator, customer: string, script: string): string =>
-  kubectl(
-    operator,
-    'exec',
-    '--namespace',
-    `customer-${customer}`,
-    'deployment/app',
-    '--',
-    'bash',
-    '-c',
-    `${script} 2>&1; echo "exit $?"`,
-  )
+/** In a pod, as its program could. @param place namespace and Deployment. @returns what it printed, and how it ended */
+const inPod = (operator: Operator, place: string, script: string): string => {
+  const [namespace = '', deployment = ''] = place.split('/')
+  const pod = ['--namespace', namespace, `deployment/${deployment}`]
+  return kubectl(operator, 'exec', ...pod, '--', 'bash', '-c', `${script} 2>&1; echo "exit $?"`)
+}
+
+const ACME = `customer-${CANARY}/app`
 
 test('a customer’s pod reaches its own database, and of another customer neither pod, service nor database', ({
   operator,
@@ -56,19 +51,17 @@ test('a customer’s pod reaches its own database, and of another customer neith
   const connects = (address: string, port: number) => `timeout 3 bash -c '</dev/tcp/${address}/${port}'`
   assert.match(pod, /^10\.244\.[\d.]+$/)
   assert.match(service, /^10\.245\.[\d.]+$/)
-  // The same words reach the pod from its own namespace, and so can tell.
-  assert.match(inPodOf(operator, 'beta', connects('127.0.0.1', 3000)), /^exit 0$/m)
-  assert.match(inPodOf(operator, CANARY, connects(pod, 3000)), /^exit (1|124)$/m)
-  assert.match(inPodOf(operator, CANARY, connects(service, 80)), /^exit (1|124)$/m)
+  // The same words reach both from where requests come from.
+  for (const words of [connects(pod, 3000), connects(service, 80)]) {
+    assert.match(inPod(operator, 'traefik/traefik', words), /^exit 0$/m)
+    assert.match(inPod(operator, ACME, words), /^exit (1|124)$/m)
+  }
 
   const query = 'printenv CA_CERT >/tmp/ca.pem; PGSSLROOTCERT=/tmp/ca.pem psql --no-psqlrc --tuples-only --command'
-  assert.match(
-    inPodOf(operator, CANARY, `${query} 'SELECT current_database()' "$DATABASE_URL"`),
-    /customer_acme\s+exit 0/,
-  )
-  const elsewhere = inPodOf(
+  assert.match(inPod(operator, ACME, `${query} 'SELECT current_database()' "$DATABASE_URL"`), /customer_acme\s+exit 0/)
+  const elsewhere = inPod(
     operator,
-    CANARY,
+    ACME,
     `${query} 'SELECT current_database()' "$(echo "$DATABASE_URL" | sed 's,/customer_acme?,/customer_beta?,')"`,
   )
   assert.match(elsewhere, /permission denied for database "customer_beta"[\s\S]*exit 2/)
