@@ -10,6 +10,7 @@ import {
   NAMESPACE,
   refreshApplication,
 } from './applications.ts'
+import { scheduleValues } from './backup-schedule.ts'
 import { type AnyStep, type Drift, type Step, step } from './converge.ts'
 import { Failure } from './failure.ts'
 import { writeWhole } from './files.ts'
@@ -97,6 +98,18 @@ export const deployKeyFile = ({ directory }: Pick<Site, 'directory'>) => join(di
 
 const knownHostsFile = ({ directory }: Pick<Site, 'directory'>) => join(directory, 'known_hosts')
 
+/** @returns the host keys of the repository's host, as ssh knows them; throws a Failure where nobody has saved them */
+export function readKnownHosts(site: Pick<Site, 'directory' | 'repository'>): string {
+  const hosts = knownHostsFile(site)
+  if (!existsSync(hosts))
+    throw new Failure({
+      found: `${hosts} is not there`,
+      expected: 'the host keys of the repository’s host, so that nobody who reads it can be led to another one',
+      next: `ssh-keyscan the host of ${site.repository}, compare the fingerprint with the host’s own, and save it there`,
+    })
+  return readFileSync(hosts, 'utf8')
+}
+
 const REPOSITORY_SECRET = 'repository'
 
 const repositorySecret = (url: string, more: Record<string, string> = {}): KubernetesObject => ({
@@ -112,6 +125,21 @@ const repositorySecret = (url: string, more: Record<string, string> = {}): Kuber
   ),
 })
 
+const keyOf = (secret: KubernetesObject | undefined) =>
+  (secret?.data as Record<string, string> | undefined)?.sshPrivateKey
+
+/** @returns the private key with which the cluster reads the repository; throws a Failure where it has none yet */
+export async function findDeployKey(kubernetes: Kubernetes): Promise<string> {
+  const [found] = await findObjects(kubernetes, [repositorySecret(kubernetes.run.site.repository)], { shown: false })
+  const key = keyOf(found)
+  if (key) return Buffer.from(key, 'base64').toString()
+  throw new Failure({
+    found: 'Argo CD has no key for the repository yet',
+    next: './runbooks/bootstrap.mts',
+    notYet: true,
+  })
+}
+
 /**
  * Argo CD reads the repository over SSH, with a key of its own, and knows its host. All of that is there before it starts:
  * what it is told later reaches its pods a minute later.
@@ -120,23 +148,12 @@ export function repositoryAccessStep(kubernetes: Kubernetes, { needs }: { needs?
   const { run } = kubernetes
   const { site } = run
   const namespace: KubernetesObject = { apiVersion: 'v1', kind: 'Namespace', metadata: { name: NAMESPACE } }
-  const hosts = knownHostsFile(site)
-  const knownHosts = (): KubernetesObject => {
-    if (!existsSync(hosts))
-      throw new Failure({
-        found: `${hosts} is not there`,
-        expected: 'the host keys of the repository’s host, so that Argo CD cannot be led to another one',
-        next: `ssh-keyscan the host of ${site.repository}, compare the fingerprint with the host’s own, and save it there`,
-      })
-    return {
-      apiVersion: 'v1',
-      kind: 'ConfigMap',
-      metadata: { name: 'argocd-ssh-known-hosts-cm', namespace: NAMESPACE },
-      data: { ssh_known_hosts: readFileSync(hosts, 'utf8') },
-    }
-  }
-  const keyOf = (secret: KubernetesObject | undefined) =>
-    (secret?.data as Record<string, string> | undefined)?.sshPrivateKey
+  const knownHosts = (): KubernetesObject => ({
+    apiVersion: 'v1',
+    kind: 'ConfigMap',
+    metadata: { name: 'argocd-ssh-known-hosts-cm', namespace: NAMESPACE },
+    data: { ssh_known_hosts: readKnownHosts(site) },
+  })
   return step<Drift>({
     title: 'Argo CD may read the repository',
     ...(needs ? { needs } : {}),
@@ -245,6 +262,7 @@ function platformObjects(site: Site): KubernetesObject[] {
               repository: site.repository,
               loadBalancer: site.name,
               ...(site.acme ? { acme: site.acme } : {}),
+              ...scheduleValues(site),
             },
           },
         },

@@ -32,7 +32,7 @@ export const COMMON: Record<string, Option> = {
 /** Options of every runbook that changes something. */
 export const CHANGING: Record<string, Option> = {
   plan: { summary: 'show what would change and what it would cost; write nothing; exit 2 if something would' },
-  yes: { summary: 'do not ask before the infrastructure is changed or data is replaced' },
+  yes: { summary: 'do not ask before the infrastructure is changed, data is replaced or a customer removed' },
   until: { summary: 'stop after this step: part of its title', value: 'STEP' },
   wait: { summary: 'seconds to wait for another run to end; 900 unless told', value: 'SECONDS', parse: seconds },
 }

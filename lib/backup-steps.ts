@@ -106,7 +106,7 @@ export const discoveredStep = (problems: readonly string[]): Step =>
       throw new Failure({
         found: problems.join('; '),
         expected: 'every customer with a database, and every database with a customer',
-        next: './runbooks/list-customers.mts; add-customer NAME finishes one that was half added',
+        next: './runbooks/list-customers.mts; add-customer NAME finishes one that was half added, remove-customer half removed',
       })
     },
     apply: async () => {},
@@ -168,8 +168,13 @@ export async function raiseAlarms(
     return [`${name} (${newest ? `the newest is ${ageOf(newest)}` : 'none'})`]
   })
   if (without.length > 0) run.emit({ event: 'warning', text: `without a fresh backup: ${without.join(', ')}` })
+  if (exit === 0 && without.length === 0 && whole) await sendHeartbeat(run)
+}
+
+/** Calls the address that the site names, if it names one; that it does not answer is a warning. */
+export async function sendHeartbeat(run: Run): Promise<void> {
   const { heartbeat } = run.site.backups
-  if (exit !== 0 || without.length > 0 || !whole || !heartbeat) return
+  if (!heartbeat) return
   try {
     const answer = await fetch(heartbeat, { signal: AbortSignal.timeout(10_000) })
     if (!answer.ok) throw new Error(`it answers ${answer.status}`)

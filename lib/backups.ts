@@ -100,6 +100,16 @@ export const newestOf = (backups: readonly Backup[], source: string, before = ne
     .filter((one) => one.source === source && one.verified && one.at.getTime() <= before.getTime())
     .sort((a, b) => b.at.getTime() - a.at.getTime())[0]
 
+/**
+ * @param folder of a backup: 'database/acme/2026-11-24T03-00-00.123Z'
+ * @returns the backup, when it is verified and as large as its manifest says; undefined otherwise
+ */
+export async function backupNamed(run: Run, folder: string): Promise<Backup | undefined> {
+  const source = folder.slice(0, folder.lastIndexOf('/'))
+  const found = (await listBackups(run, source)).find((one) => one.folder === folder && one.verified)
+  return found && (await readManifest(run, found)).bytes === found.bytes ? found : undefined
+}
+
 /** @returns what a backup says of itself; throws a Failure where its manifest is not one, or about another backup */
 export async function readManifest(
   run: Run,

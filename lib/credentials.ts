@@ -2,19 +2,31 @@
 import { misuse } from './failure.ts'
 import { Secret } from './secret.ts'
 
+/** Where the platform's Postgres is known from a file, neither provider need be asked: then to ask one is a misuse. */
 export type Credentials = {
-  digitalocean: { token: Secret; url: string }
-  cloudflare: { token: Secret; url: string }
+  readonly digitalocean: { token: Secret; url: string }
+  readonly cloudflare: { token: Secret; url: string }
   spaces: { accessKeyId: Secret; secretAccessKey: Secret; endpoint: string }
 }
+
+/** Names a file with what `terraform output -json postgres` prints, for where there is no Terraform: a pod. */
+export const POSTGRES_FILE = 'LUNARFRONT_POSTGRES'
+
+const wrong = (problems: readonly string[]) =>
+  misuse({
+    found: problems.join('; '),
+    next: 'set them in this shell: README.md, "A real account", says where each is made',
+  })
 
 /**
  * @param environment variables of the process
  * @param region of Spaces, which stands in its address
- * @returns the credentials; throws a misuse that names every variable that is missing or malformed
+ * @returns the credentials; throws a misuse that names every variable that is missing or malformed. Where Postgres is
+ *   known from a file, what is missing of a provider's is a misuse only when it is read
  */
 export function readCredentials(environment: Record<string, string | undefined>, region: string): Credentials {
   const problems: string[] = []
+  const lazily = Boolean(environment[POSTGRES_FILE])
   const secret = (name: string) => {
     const value = environment[name] ?? ''
     if (!value) problems.push(`${name} is not set`)
@@ -23,31 +35,40 @@ export function readCredentials(environment: Record<string, string | undefined>,
       problems.push(`${name} does not look like a credential: 8 or more printable characters, no spaces or quotes`)
     return new Secret(value)
   }
+  /** Of a provider that may never be asked. */
+  const token = (name: string) => (lazily && !environment[name] ? undefined : secret(name))
   const address = (name: string, usual: string) => {
     const value = (environment[name] || usual).replaceAll('{{.Region}}', region).replace(/\/+$/, '')
     if (!URL.canParse(value) || !/^https?:$/.test(new URL(value).protocol))
       problems.push(`${name} is not an http or https address: ${value}`)
     return value
   }
-  const credentials = {
-    digitalocean: {
-      token: secret('DIGITALOCEAN_TOKEN'),
-      url: address('DIGITALOCEAN_API_URL', 'https://api.digitalocean.com'),
-    },
-    cloudflare: {
-      token: secret('CLOUDFLARE_API_TOKEN'),
-      url: address('CLOUDFLARE_BASE_URL', 'https://api.cloudflare.com/client/v4'),
-    },
-    spaces: {
-      accessKeyId: secret('SPACES_ACCESS_KEY_ID'),
-      secretAccessKey: secret('SPACES_SECRET_ACCESS_KEY'),
-      endpoint: address('SPACES_ENDPOINT_URL', `https://${region}.digitaloceanspaces.com`),
-    },
+  const tokens = {
+    digitalocean: token('DIGITALOCEAN_TOKEN'),
+    cloudflare: token('CLOUDFLARE_API_TOKEN'),
   }
-  if (problems.length > 0)
-    throw misuse({
-      found: problems.join('; '),
-      next: 'set them in this shell: README.md, "A real account", says where each is made',
-    })
-  return credentials
+  const urls = {
+    digitalocean: address('DIGITALOCEAN_API_URL', 'https://api.digitalocean.com'),
+    cloudflare: address('CLOUDFLARE_BASE_URL', 'https://api.cloudflare.com/client/v4'),
+  }
+  const spaces = {
+    accessKeyId: secret('SPACES_ACCESS_KEY_ID'),
+    secretAccessKey: secret('SPACES_SECRET_ACCESS_KEY'),
+    endpoint: address('SPACES_ENDPOINT_URL', `https://${region}.digitaloceanspaces.com`),
+  }
+  if (problems.length > 0) throw wrong(problems)
+  const provider = (name: keyof typeof tokens, variable: string) => {
+    const found = tokens[name]
+    if (!found) throw wrong([`${variable} is not set`])
+    return { token: found, url: urls[name] }
+  }
+  return {
+    get digitalocean() {
+      return provider('digitalocean', 'DIGITALOCEAN_TOKEN')
+    },
+    get cloudflare() {
+      return provider('cloudflare', 'CLOUDFLARE_API_TOKEN')
+    },
+    spaces,
+  }
 }

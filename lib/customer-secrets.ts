@@ -109,13 +109,21 @@ export const secretsStep = (
   })
 }
 
-/** What the cluster keeps need not lie about here as well. */
-export const fileGoneStep = ({ directory, customer, onCluster }: SecretsHome, needs: readonly AnyStep[]): Step => {
+/**
+ * What is kept elsewhere need not lie about here as well.
+ *
+ * @param kept where it is: 'the cluster has them'
+ */
+export const fileGoneStep = (
+  { directory, customer, onCluster }: SecretsHome,
+  kept: string,
+  needs: readonly AnyStep[],
+): Step => {
   const file = secretsFile(directory, customer)
   return step<Drift>({
     title: `no copy of ${customer}’s secrets is on this machine`,
     needs,
-    check: async () => (existsSync(file) ? { lines: [`remove ${file}: the cluster has them`] } : undefined),
+    check: async () => (existsSync(file) ? { lines: [`remove ${file}: ${kept}`] } : undefined),
     apply: async () => {
       onCluster.forget()
       rmSync(file)

@@ -62,7 +62,7 @@ export function instanceSteps(
   const { home, environment } = openSecrets(platform, customer)
   const namespace = namespaceStep(kubernetes, customer, [credentials])
   const secret = secretStep(kubernetes, customer, environment, [secrets, namespace])
-  const gone = fileGoneStep(home, [secret, login, values])
+  const gone = fileGoneStep(home, 'the cluster has them', [secret, login, values])
   const ready = [login, own, values, secret, ...(applications ? [applications] : [])]
   const instance = instanceStep(kubernetes, repository, customer, ready)
   const answers = answersStep(run, hostOf(platform, customer), { needs: [instance, record] })

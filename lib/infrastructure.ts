@@ -114,6 +114,13 @@ export const onlyAddOrUpdate = ({ action }: Change) => action === 'create' || ac
 export const onlyMakesRecords = ({ address, action, attributes }: Change) =>
   CUSTOMER_RECORD.test(address) && (action === 'create' || (action === 'import' && attributes.length === 0))
 
+/**
+ * What remove-customer may do: remove that customer's record; and what add-customer may, since of two that were left half
+ * added neither could be removed otherwise.
+ */
+export const removesRecordOf = (customer: string) => (change: Change) =>
+  (change.action === 'delete' && CUSTOMER_RECORD.exec(change.address)?.[1] === customer) || onlyMakesRecords(change)
+
 // --- the steps -------------------------------------------------------------------------
 
 const plannedChange = z.object({ change: z.object({ action: z.string() }) })
@@ -244,7 +251,9 @@ function refusal(runbook: string, refused: readonly Change[]): Failure {
   const next = refused.flatMap(({ action, address }) => {
     const customer = CUSTOMER_RECORD.exec(address)?.[1]
     if (customer && action === 'delete')
-      return [`put gitops/apps/customer-${customer} back: a customer is not removed by removing its folder`]
+      return [
+        `put gitops/apps/customer-${customer} back: a customer is not removed by removing its folder, but by ./runbooks/remove-customer.mts ${customer}`,
+      ]
     return []
   })
   return new Failure({

@@ -13,6 +13,7 @@ import {
   refreshApplication,
   retryApplication,
 } from './applications.ts'
+import { readableByBackups } from './backup-schedule.ts'
 import { type AnyStep, type Drift, type Step, step, type Work } from './converge.ts'
 import { type CustomerSecrets, findSecrets, parseSecrets } from './customer-secrets.ts'
 import { namesOf } from './customers.ts'
@@ -45,6 +46,7 @@ export const namespaceStep = (kubernetes: Kubernetes, customer: string, needs: r
           },
         },
       },
+      ...readableByBackups(slug),
     ],
   })
 }

@@ -37,7 +37,15 @@ export type Kubernetes = {
 /** Where a person finds the cluster's credentials: KUBECONFIG of their shell. */
 export const kubeconfigFile = ({ directory }: Pick<Site, 'directory'>) => join(directory, 'kubeconfig')
 
-/** @param outputs say which cluster */
+/** Where kubectl finds the API server from within a pod. */
+const IN_CLUSTER = ['KUBERNETES_SERVICE_HOST', 'KUBERNETES_SERVICE_PORT'] as const
+
+/**
+ * With DigitalOcean's token its API gives the credentials. In a pod without one it is the pod's own service account:
+ * https://kubernetes.io/docs/tasks/run-application/access-api-from-pod/
+ *
+ * @param outputs say which cluster
+ */
 export function openKubernetes(run: Run, outputs: () => Promise<Outputs>): Kubernetes {
   const credentials = once(async () => kubeconfigOf(run, (await outputs()).cluster.id))
   // In the run's own folder: the token lasts some days, and the file that a person has may be older.
@@ -46,11 +54,16 @@ export function openKubernetes(run: Run, outputs: () => Promise<Outputs>): Kuber
     writeFileSync(path, await credentials(), { mode: 0o600 })
     return path
   })
+  const { environment } = run
+  const inPod = !environment.DIGITALOCEAN_TOKEN && environment[IN_CLUSTER[0]]
+  const env = Object.fromEntries(IN_CLUSTER.map((name) => [name, environment[name] ?? '']))
   return {
     run,
     credentials,
     kubectl: async (args, options) =>
-      run.exec({ argv: ['kubectl', `--kubeconfig=${await file()}`, ...args], timeout: 60, ...options }),
+      inPod
+        ? run.exec({ argv: ['kubectl', ...args], env, timeout: 60, ...options })
+        : run.exec({ argv: ['kubectl', `--kubeconfig=${await file()}`, ...args], timeout: 60, ...options }),
   }
 }
 

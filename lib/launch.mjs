@@ -118,25 +118,10 @@ function signature() {
  * @param {string} wanted
  */
 async function build(wanted) {
-  const { build } = await import('esbuild')
+  const { bundleRunbook } = await import('./bundle.mjs')
   mkdirSync(cache, { recursive: true })
   const folder = mkdtempSync(join(cache, 'new-'))
-  await build({
-    entryPoints: [runbook],
-    outfile: join(folder, basename(wanted)),
-    bundle: true,
-    minify: true,
-    sourcemap: 'linked',
-    platform: 'node',
-    target: 'node20',
-    format: 'cjs',
-    supported: { 'dynamic-import': false }, // V8's cache does not go with it
-    mainFields: ['module', 'main'],
-    external: ['pg-native'],
-    define: { 'import.meta.url': 'importMetaUrl' },
-    banner: { js: `const importMetaUrl = require('node:url').pathToFileURL(__filename).href;` },
-    logLevel: 'error',
-  })
+  await bundleRunbook(runbook, join(folder, basename(wanted)))
   for (const old of readdirSync(cache)) {
     const path = join(cache, old)
     const made = statSync(path, { throwIfNoEntry: false })?.mtimeMs ?? Date.now() // another build has renamed its own

@@ -1,5 +1,6 @@
 // The platform as steps: what bootstrap is made of, and what comes first when all is brought back.
 import { argocdStep, platformStep, repositoryAccessStep } from './argocd.ts'
+import { scheduleStep } from './backup-credentials.ts'
 import { finishedStep, onlyAddOrUpdate, terraformStep } from './infrastructure.ts'
 import { inventoryStep } from './inventory.ts'
 import { kubeconfigStep } from './kubernetes.ts'
@@ -26,6 +27,7 @@ export function platformSteps(platform: Platform) {
   const published = publishedStep(repository, { needs: [infrastructure] })
   const credentials = kubeconfigStep(kubernetes, { needs: [infrastructure] })
   const access = repositoryAccessStep(kubernetes, { needs: [credentials] })
+  const schedule = scheduleStep(platform, [access])
   const argocd = argocdStep(kubernetes, { needs: [access] })
   const applications = platformStep(kubernetes, repository, { needs: [argocd, published] })
   const balancer = balancerStep(platform, [applications])
@@ -37,6 +39,7 @@ export function platformSteps(platform: Platform) {
     published,
     credentials,
     access,
+    ...(run.site.runbooks_image ? { schedule } : {}),
     argocd,
     applications,
     balancer,

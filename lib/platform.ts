@@ -2,6 +2,7 @@
 import { join } from 'node:path'
 import { type AnyStep, type Drift, type Step, step } from './converge.ts'
 import { billLines, monthlyCost, type Resource, total } from './cost.ts'
+import { POSTGRES_FILE } from './credentials.ts'
 import type { SecretsHome } from './customer-secrets.ts'
 import { type Customer, readCustomers } from './customers.ts'
 import { Failure } from './failure.ts'
@@ -14,7 +15,7 @@ import { openRepository, type Repository } from './repository.ts'
 import { once, type Run } from './run.ts'
 import { ROOT } from './site.ts'
 import { bucketExists } from './spaces.ts'
-import { type Outputs, openTerraform, readOutputs, type Terraform } from './terraform.ts'
+import { type Outputs, openTerraform, readOutputs, readPostgresFile, type Terraform } from './terraform.ts'
 
 export type Platform = {
   run: Run
@@ -49,7 +50,10 @@ export function openPlatform(run: Run): Platform {
       homes.set(customer, home)
       return home
     },
-    postgres: async () => (await outputs()).postgres,
+    postgres: async () => {
+      const file = run.environment[POSTGRES_FILE]
+      return file ? readPostgresFile(file) : (await outputs()).postgres
+    },
     repository,
     appsDirectory,
     customers: async () => readCustomers(await appsDirectory()),

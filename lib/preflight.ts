@@ -1,12 +1,13 @@
 // What has to be so before a run may start: credentials (each tried with a harmless call), limits, the checkout.
+import { POSTGRES_FILE } from './credentials.ts'
 import { Failure } from './failure.ts'
 import type { Platform } from './platform.ts'
 import { ApiError, account, dropletCount, monthToDateUsage, zone } from './provider-api.ts'
 import { requireCleanCheckout, requireUpToDate } from './repository.ts'
 import type { Run } from './run.ts'
 import type { Precondition } from './runbook.ts'
-import { isStatus, listBuckets } from './spaces.ts'
-import { requireSupported } from './terraform.ts'
+import { bucketExists, isStatus, listBuckets } from './spaces.ts'
+import { readPostgresFile, requireSupported } from './terraform.ts'
 
 /** Droplets that bootstrap makes beside the cluster's nodes: Gitea's. */
 const OWN_DROPLETS = 1
@@ -15,6 +16,13 @@ export const terraformPrecondition = (run: Run): Precondition => ({
   title: 'Terraform is there and new enough',
   check: () => requireSupported(run),
 })
+
+/** What says where Postgres is: Terraform's state, or in its place a file. */
+export const postgresKnownPrecondition = (run: Run): Precondition => {
+  const file = run.environment[POSTGRES_FILE]
+  if (!file) return terraformPrecondition(run)
+  return { title: `${file} says where Postgres is`, check: async () => void readPostgresFile(file) }
+}
 
 export const checkoutPrecondition = ({ repository }: Platform): Precondition => ({
   title: 'the checkout is clean and up to date',
@@ -81,12 +89,15 @@ export const spacesPrecondition = (run: Run): Precondition => ({
     try {
       await listBuckets(await run.spaces())
     } catch (error) {
-      if (isStatus(error, 403) || isStatus(error, 401))
+      if (isStatus(error, 403) || isStatus(error, 401)) {
+        // A key for some buckets only may not list them all.
+        if (await bucketExists(await run.spaces(), run.site.buckets.backups).catch(() => false)) return
         throw new Failure({
           found: `Spaces refuses the key: ${(error as Error).name}`,
           expected: 'SPACES_ACCESS_KEY_ID and SPACES_SECRET_ACCESS_KEY of a key with full access',
           next: 'make one in DigitalOcean’s control panel under Spaces, Access Keys',
         })
+      }
       if (error instanceof Failure) throw error
       throw new Failure({
         found: `Spaces at ${run.credentials.spaces.endpoint} does not answer as it should: ${(error as Error).message || (error as Error).name}`,

@@ -265,29 +265,52 @@ export function fileStep(
     needs?: readonly AnyStep[]
   },
 ): Step {
-  const { run } = repository
   const { title, path, message, check, needs } = options
   const read = (directory: string) => {
     const file = join(directory, path)
     return existsSync(file) ? readFileSync(file, 'utf8') : undefined
   }
-  const wanted = async () => check(read(await repository.clone()))
-  const push = async (directory: string, work: Work) => {
+  return step<Drift>({
+    title,
+    ...(needs ? { needs } : {}),
+    check: async () =>
+      (await check(read(await repository.clone()))) === undefined ? undefined : { lines: [`commit and push ${path}`] },
+    apply: async (_drift, work) =>
+      pushChange(repository, path, work, async (directory) => {
+        const found = read(directory)
+        const text = await check(found)
+        if (text === undefined) return undefined
+        mkdirSync(dirname(join(directory, path)), { recursive: true })
+        writeFileSync(join(directory, path), text)
+        return message(found)
+      }),
+  })
+}
+
+/**
+ * Commits a change of the main branch and pushes it; both again where somebody else was quicker.
+ *
+ * @param path what is changed, in the repository
+ * @param change made in the clone, as the branch is now; returns the commit's message, or undefined where there is
+ *   nothing to change any more
+ */
+export async function pushChange(
+  repository: Repository,
+  path: string,
+  work: Work,
+  change: (directory: string) => Promise<string | undefined>,
+): Promise<void> {
+  const { run } = repository
+  const directory = await repository.clone()
+  const push = async () => {
     for (let attempt = 1; ; attempt++) {
       if (attempt > 1) await update(run, directory)
-      const found = read(directory)
-      const text = await check(found)
-      if (text === undefined) return
-      mkdirSync(dirname(join(directory, path)), { recursive: true })
-      writeFileSync(join(directory, path), text)
-      await git(run, directory, ['add', '--', path])
-      await git(run, directory, ['commit', '--quiet', '-m', message(found)], { env: await author(run) })
-      const { code, stdout } = await git(
-        run,
-        directory,
-        ['push', '--porcelain', 'origin', `HEAD:refs/heads/${BRANCH}`],
-        { codes: [0, 1] },
-      )
+      const message = await change(directory)
+      if (message === undefined) return
+      await git(run, directory, ['add', '--all', '--', path])
+      await git(run, directory, ['commit', '--quiet', '-m', message], { env: await author(run) })
+      const target = ['--porcelain', 'origin', `HEAD:refs/heads/${BRANCH}`]
+      const { code, stdout } = await git(run, directory, ['push', ...target], { codes: [0, 1] })
       if (code === 0) return
       const reason =
         stdout
@@ -304,15 +327,7 @@ export function fileStep(
       work.waitingFor(`the repository: ${reason}; trying again`)
     }
   }
-  return step<Drift>({
-    title,
-    ...(needs ? { needs } : {}),
-    check: async () => ((await wanted()) === undefined ? undefined : { lines: [`commit and push ${path}`] }),
-    apply: async (_drift, work) => {
-      const directory = await repository.clone()
-      await repository.alone(() => push(directory, work))
-    },
-  })
+  await repository.alone(push)
 }
 
 /** The operator is the author where the checkout's Git knows a name; without one the runbooks are. */

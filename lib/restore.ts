@@ -27,7 +27,7 @@ const comments = {
 }
 
 /** For names of databases. */
-const compact = (at: Date) => at.toISOString().replaceAll(/[-:.]/g, '').toLowerCase()
+export const compact = (at: Date) => at.toISOString().replaceAll(/[-:.]/g, '').toLowerCase()
 const toSeconds = (stamp: string) => stamp.replace(/\d{3}z$/, 'z')
 
 /** Never customer_…: what is called so is a customer's. */
@@ -94,7 +94,7 @@ async function find(client: pg.Client, database: string): Promise<Found | undefi
 }
 
 /** Autovacuum has no user: only the server may end it, and does so when its database is dropped or renamed. */
-const endConnections = (client: pg.Client, database: string) =>
+export const endConnections = (client: pg.Client, database: string) =>
   client.query('SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1 AND usesysid IS NOT NULL', [
     database,
   ])

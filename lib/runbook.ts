@@ -28,6 +28,8 @@ export type Precondition = { title: string; check: () => Promise<void> }
 export type Procedure = {
   preflight: readonly Precondition[]
   steps: readonly AnyStep[]
+  /** a word that a person has to type before anything is written, for what cannot be taken back */
+  retype?: { question: string; word: string }
   /** told at the end of a run that succeeded */
   afterwards?: readonly string[]
   /** called at the end of a run that went to its end, or whose preflight has failed; what it tells are warnings */
@@ -110,6 +112,8 @@ const GRACE = 20
 type Control = {
   lock: () => Promise<void>
   confirm: (question: string) => Promise<boolean>
+  /** @returns whether a person typed the word; throws where nobody can be asked */
+  retype: (question: string, word: string) => Promise<boolean>
   /** ends what is only reading */
   abandon: () => void
   /** path of the run's log, as it is told; undefined under --plan, which writes none */
@@ -202,6 +206,16 @@ async function withRun(
     if (interruptions === 1) interruption.abort()
     if (!told) end.abort()
   }
+  const ask = async (question: string) => {
+    if (!process.stdin.isTTY || !process.stdout.isTTY || given.json)
+      throw misuse({
+        found: `${question} Nobody can be asked here`,
+        expected: '--yes',
+        next: 'look with --plan, then run it with --yes',
+      })
+    show.close()
+    return answerTo(`${question} `, interrupted)
+  }
   const signals = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
   for (const name of signals) process.on(name, interrupted)
   try {
@@ -224,17 +238,8 @@ async function withRun(
           },
         })
       },
-      confirm: async (question) => {
-        if (given.yes) return true
-        if (!process.stdin.isTTY || !process.stdout.isTTY || given.json)
-          throw misuse({
-            found: `${question} Nobody can be asked here`,
-            expected: '--yes',
-            next: 'look with --plan, then run it with --yes',
-          })
-        show.close()
-        return (await answerTo(`${question} [y/N] `, interrupted)).match(/^y(es)?$/i) !== null
-      },
+      confirm: async (question) => given.yes !== undefined || /^y(es)?$/i.test(await ask(`${question} [y/N]`)),
+      retype: async (question, word) => given.yes !== undefined || (await ask(question)).trim() === word,
     })
     return lost ? EXIT.locked : code
   } catch (error) {
@@ -266,7 +271,7 @@ async function carryOut(it: Runbook, run: Run, given: Arguments, control: Contro
   }
   const seconds = () => (performance.now() - control.started) / 1000
   const log = control.log ? { log: control.log } : {}
-  const { preflight, steps, afterwards = [], ended } = await it.procedure(run, given)
+  const { preflight, steps, retype, afterwards = [], ended } = await it.procedure(run, given)
   const wanted = given.until ? stepsUntil(steps, given.until) : steps
   emit({
     event: 'run started',
@@ -291,7 +296,15 @@ async function carryOut(it: Runbook, run: Run, given: Arguments, control: Contro
       tellPassed(ok)
       if (!ok) throw new Error('the preflight has failed')
     },
-    lock: control.lock,
+    lock: async () => {
+      // Before the lock: others need not wait for somebody who thinks it over.
+      if (retype && !(await control.retype(retype.question, retype.word)))
+        throw new Failure({
+          found: `what was typed is not ${retype.word}, so nothing was done`,
+          next: 'run it again when it is to be done',
+        })
+      await control.lock()
+    },
     confirm: control.confirm,
   })
   converged.catch(() => {}) // told where it is waited for

@@ -87,6 +87,13 @@ export const siteSchema = z.strictObject({
       /^[a-z0-9.-]+(:[0-9]+)?(\/[a-z0-9._-]+)+$/,
       'must be an image without its tag, such as registry.lunarfront.tech/ryan/lunarfront-app',
     ),
+  runbooks_image: z
+    .string()
+    .regex(
+      /^[a-z0-9.-]+(:[0-9]+)?(\/[a-z0-9._-]+)+(:[\w][\w.-]{0,127}|@sha256:[0-9a-f]{64})$/,
+      'must be an image with its tag or digest, such as registry.lunarfront.tech/ryan/lunarfront-infra:3f2a9c1',
+    )
+    .optional(),
   budget_usd_per_month: z.number().int('must be a whole number of dollars').min(1).max(1_000_000),
   connections_per_customer: z
     .number()
@@ -103,6 +110,8 @@ export const siteSchema = z.strictObject({
     monthly: count(0),
     minimum: count(1),
     max_age_hours: count(1),
+    shards: z.number().int('must be a whole number').min(1).max(64).optional(),
+    drill_key: z.string().min(1).optional(),
     heartbeat: z.url({ protocol: /^https?$/, error: 'must be an http or https address' }).optional(),
   }),
   acme: z

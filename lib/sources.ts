@@ -82,7 +82,7 @@ export async function postgresProgramVersion(run: Run, program: 'pg_dump' | 'pg_
  *
  * @param database of the customer, as the server has it
  */
-function databaseSource(run: Run, server: () => Promise<Server>, name: string, database: string): Source {
+export function databaseSource(run: Run, server: () => Promise<Server>, name: string, database: string): Source {
   const dumpVersion = once(() => postgresProgramVersion(run, 'pg_dump'))
   return {
     name: `database/${name}`,

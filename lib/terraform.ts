@@ -6,6 +6,7 @@ import { hostname, userInfo } from 'node:os'
 import { delimiter, join } from 'node:path'
 import * as z from 'zod'
 import type { Work } from './converge.ts'
+import { POSTGRES_FILE } from './credentials.ts'
 import type { Command, Output } from './exec.ts'
 import { Failure, misuse } from './failure.ts'
 import { alone } from './files.ts'
@@ -316,25 +317,25 @@ export async function clearStaleLock(terraform: Terraform, work: Work): Promise<
 /** The only version of the state that Terraform and OpenTofu have written since 2019. */
 const stateSchema = z.object({ version: z.literal(4), outputs: z.record(z.string(), z.unknown()) })
 
+const postgresSchema = z.object({
+  host: z.string(),
+  port: z.number(),
+  user: z.string(),
+  password: z.string().transform((text) => new Secret(text)),
+  database: z.string(),
+  ca: z.string(),
+})
+
 const outputsSchema = z.object({
   cluster: z.object({ value: z.object({ id: z.string() }) }),
-  postgres: z.object({
-    value: z.object({
-      host: z.string(),
-      port: z.number(),
-      user: z.string(),
-      password: z.string().transform((text) => new Secret(text)),
-      database: z.string(),
-      ca: z.string(),
-    }),
-  }),
+  postgres: z.object({ value: postgresSchema }),
   valkey_url: z.object({ value: z.string().transform((text) => new Secret(text)) }),
   gitea: z.object({ value: z.object({ ip: z.string(), private_ip: z.string() }) }),
 })
 
 export type Outputs = {
   cluster: { id: string }
-  postgres: z.infer<typeof outputsSchema>['postgres']['value']
+  postgres: z.infer<typeof postgresSchema>
   valkeyUrl: Secret
   gitea: { ip: string; private_ip: string }
 }
@@ -346,6 +347,19 @@ const notThere = ({ site }: Run) =>
     next: './runbooks/bootstrap.mts',
     notYet: true,
   })
+
+/** @returns what a file says of Postgres, as `terraform output -json postgres` prints it; throws a Failure where it does not */
+export function readPostgresFile(file: string): Outputs['postgres'] {
+  try {
+    return postgresSchema.parse(JSON.parse(readFileSync(file, 'utf8')))
+  } catch {
+    throw new Failure({
+      found: `${file} does not say where Postgres is`,
+      expected: `what \`terraform output -json postgres\` prints, in the file that ${POSTGRES_FILE} names`,
+      next: './runbooks/bootstrap.mts, which gives it to the pods anew',
+    })
+  }
+}
 
 /** @returns what the runbooks need of the infrastructure; throws when it is not there yet */
 export async function readOutputs(terraform: Terraform): Promise<Outputs> {

@@ -53,6 +53,10 @@ const GIT_PATH = '/ryan/lunarfront-infra.git'
 /** By which pods know the repository; everybody else's Git is told where it really is. */
 const GIT_ADDRESS = `ssh://git@${GIT_HOST}:${GIT_SSH_PORT}${GIT_PATH}`
 
+const DRILL_KEY = 'drill-key.txt'
+/** As pods know Spaces. */
+const PODS_SPACES = `http://spaces.${DOMAIN}`
+
 const cloudDirectory = (directory: string) => join(directory, 'cloud')
 export const repositoryDirectory = (directory: string) => join(directory, 'git', 'lunarfront-infra.git')
 export const siteFileOf = (directory: string) => join(directory, 'lunarfront.yaml')
@@ -76,15 +80,21 @@ export async function startRehearsal(options: RehearsalOptions): Promise<Rehears
   mkdirSync(directory, { recursive: true, mode: 0o700 })
   try {
     const hostKey = await makeKey(directory, 'git-host', tools)
-    const [cloud, operator, backups, versions] = await Promise.all([
+    const [cloud, operator, backups, drill, versions] = await Promise.all([
       startCloudProcess(directory, tools, options),
       makeKey(directory, 'operator', tools),
-      makeBackupKey(directory, tools),
+      makeBackupKey(backupKeyOf(directory), tools),
+      options.cluster && makeBackupKey(join(directory, DRILL_KEY), tools),
       installedVersions(tools.postgres),
       makeRepository(directory, tools),
     ])
     const newest = Object.keys(versions).sort((one, other) => Number(other) - Number(one))[0] ?? ''
-    const site = { ...siteSettings(directory, cloud, { operator, backups }, newest), ...options.settings }
+    const usual = siteSettings(directory, cloud, { operator, backups }, newest)
+    const site = {
+      ...usual,
+      ...(options.cluster && drill ? scheduleSettings(usual.backups, drill, options.cluster) : {}),
+      ...options.settings,
+    }
     writeWhole(siteFileOf(directory), stringify(site))
     if (options.cluster) keepForCluster(directory, hostKey, options.cluster)
     return openRehearsal(directory, tools, cloud)
@@ -137,6 +147,12 @@ function siteSettings(
   }
 }
 
+/** With a cluster it makes the backups itself, in two pods, and drills them with a key of its own. */
+const scheduleSettings = (backups: { recipients: string[] }, drill: string, { runbooksImage }: ClusterTools) => ({
+  runbooks_image: runbooksImage,
+  backups: { ...backups, recipients: [...backups.recipients, drill], shards: 2, drill_key: DRILL_KEY },
+})
+
 /** Built from empty, so that no real credential gets in: not from this process, nor from a file of the person's. */
 function environmentOf(directory: string, tools: Tools, cloud: CloudAddresses): Record<string, string> {
   const { digitalocean, cloudflare, spaces } = cloud
@@ -158,6 +174,8 @@ const clusterEnvironment = (directory: string): Record<string, string> => ({
   GIT_CONFIG_VALUE_0: GIT_ADDRESS,
   // Who issues the certificate of the customers' addresses.
   NODE_EXTRA_CA_CERTS: join(cloudDirectory(directory), 'tls', 'ca.crt'),
+  // By which pods reach Spaces.
+  BACKUP_SPACES_ENDPOINT_URL: PODS_SPACES,
 })
 
 function addressesFor(
@@ -195,7 +213,7 @@ export function checkOwn(env: Record<string, string>, siteText: string, director
   const everything = [...Object.entries(env), ['the site file', siteText] as const]
   for (const [name, text] of everything) {
     for (const [address] of text.matchAll(/\b[a-z][a-z0-9+.-]*:\/\/[^\s"',}]+/g)) {
-      if (address !== GIT_ADDRESS && !isLoopback(new URL(address).hostname))
+      if (address !== GIT_ADDRESS && address !== PODS_SPACES && !isLoopback(new URL(address).hostname))
         throw new Failure({
           found: `${name} of the rehearsal names ${new URL(address).hostname}`,
           expected: 'only addresses on loopback',
@@ -279,11 +297,12 @@ async function startCloudProcess(
   const logFile = join(home, 'cloud.log')
   const log = openSync(logFile, 'w', 0o600)
   const { postgres, valkey, versitygw, openssl } = tools
+  const programs = cluster && { programs: cluster.programs, images: cluster.images }
   const child = spawn(
     process.execPath,
     [
       ...['--import', 'tsx', join(ROOT, 'rehearsal', 'cloud', 'main.mts'), '--directory', home, '--domain', DOMAIN],
-      ...['--tools', JSON.stringify({ postgres, valkey, versitygw, openssl, cluster })],
+      ...['--tools', JSON.stringify({ postgres, valkey, versitygw, openssl, cluster: programs })],
       ...(cluster ? ['--repository', JSON.stringify(gitRepository(directory, tools))] : []),
     ],
     {
@@ -340,8 +359,7 @@ async function makeRepository(directory: string, { git }: Tools): Promise<void> 
 }
 
 /** @returns the public half */
-async function makeBackupKey(directory: string, { age }: Tools): Promise<string> {
-  const file = backupKeyOf(directory)
+async function makeBackupKey(file: string, { age }: Tools): Promise<string> {
   await run(`${age}-keygen`, ['-o', file])
   return (await run(`${age}-keygen`, ['-y', file])).stdout.trim()
 }

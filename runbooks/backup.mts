@@ -33,7 +33,7 @@ export const backup = runbook({
     const ours = shard ? sources.filter(({ name }) => isInShard(name, parseShard(shard))) : sources
     return {
       preflight: [
-        preflight.terraformPrecondition(run),
+        preflight.postgresKnownPrecondition(run),
         preflight.spacesPrecondition(run),
         dumpPrecondition(run, platform),
       ],

@@ -11,7 +11,7 @@ export const bootstrap = runbook({
   procedure: async (run) => {
     const platform = openPlatform(run)
     const { stateBucket, finished, infrastructure, inventory, published, ...onCluster } = platformSteps(platform)
-    const { credentials, access, argocd, applications, balancer } = onCluster
+    const { credentials, access, schedule, argocd, applications, balancer } = onCluster
     return {
       preflight: [
         preflight.checkoutPrecondition(platform),
@@ -21,7 +21,7 @@ export const bootstrap = runbook({
       ],
       steps: [
         ...[stateBucket, finished, infrastructure, inventory, published],
-        ...[credentials, access, argocd, applications, balancer],
+        ...[credentials, access, ...(schedule ? [schedule] : []), argocd, applications, balancer],
       ],
       afterwards: ['next: ./runbooks/add-customer.mts NAME'],
     }

@@ -24,7 +24,7 @@ export const drill = runbook({
     const turn = slots(2) // a restore takes the server more than a dump does
     return {
       preflight: [
-        preflight.terraformPrecondition(run),
+        preflight.postgresKnownPrecondition(run),
         preflight.spacesPrecondition(run),
         restorePrecondition(run, identity),
       ],

@@ -18,6 +18,7 @@ import {
   runHelm,
   TAG_LINE,
   type Values,
+  violations,
 } from './chart.ts'
 import { matchGolden } from './golden.ts'
 
@@ -263,28 +264,6 @@ function within(range: string, address: string): boolean {
   const [base, bits] = range.split('/')
   const size = 2 ** (32 - Number(bits))
   return Math.floor(asNumber(base!) / size) === Math.floor(asNumber(address) / size)
-}
-
-/** @returns what of the Pod Security Standard 'restricted' a pod's specification breaks */
-function violations(pod: Manifest): string[] {
-  const found: string[] = []
-  const require = (holds: boolean, rule: string) => holds || found.push(rule)
-  for (const name of ['hostNetwork', 'hostPID', 'hostIPC', 'initContainers', 'ephemeralContainers'])
-    require(!pod[name], name)
-  for (const volume of pod.volumes ?? [])
-    require('emptyDir' in volume || 'secret' in volume || 'configMap' in volume, `volume ${volume.name}`)
-  const own = pod.securityContext ?? {}
-  for (const { securityContext = {}, ports = [] } of pod.containers) {
-    const effective = { ...own, ...securityContext }
-    require(effective.runAsNonRoot === true, 'runAsNonRoot')
-    require(effective.runAsUser !== 0, 'runAsUser')
-    require(effective.seccompProfile?.type === 'RuntimeDefault', 'seccompProfile')
-    require(effective.allowPrivilegeEscalation === false, 'allowPrivilegeEscalation')
-    require(!effective.privileged, 'privileged')
-    require(effective.capabilities?.drop?.includes('ALL') && !effective.capabilities.add, 'capabilities')
-    for (const { hostPort } of ports) require(!hostPort, 'hostPort')
-  }
-  return found
 }
 
 test('a plain pod does not pass the standard', () => {

@@ -11,7 +11,7 @@ import { findPrograms } from '../rehearsal/cluster/programs.ts'
 import { onPath, thisMachine } from '../rehearsal/tools/machine.ts'
 
 /** The one that Argo CD has, where the cluster's programs are built; else the machine's own. */
-function findHelm(): string {
+export function findHelm(): string {
   const programs = findPrograms(thisMachine())
   const found = programs ? join(programs, 'helm') : onPath('helm', thisMachine())
   if (found) return found
@@ -86,6 +86,28 @@ export function manifestsOf(text: string): Map<string, Manifest> {
 
 /** @returns a workload's pod template */
 export const podOf = (manifest: Manifest | undefined): Manifest => manifest!.spec.template
+
+/** @returns what of the Pod Security Standard 'restricted' a pod's specification breaks */
+export function violations(pod: Manifest): string[] {
+  const found: string[] = []
+  const require = (holds: boolean, rule: string) => holds || found.push(rule)
+  for (const name of ['hostNetwork', 'hostPID', 'hostIPC', 'initContainers', 'ephemeralContainers'])
+    require(!pod[name], name)
+  for (const volume of pod.volumes ?? [])
+    require('emptyDir' in volume || 'secret' in volume || 'configMap' in volume, `volume ${volume.name}`)
+  const own = pod.securityContext ?? {}
+  for (const { securityContext = {}, ports = [] } of pod.containers) {
+    const effective = { ...own, ...securityContext }
+    require(effective.runAsNonRoot === true, 'runAsNonRoot')
+    require(effective.runAsUser !== 0, 'runAsUser')
+    require(effective.seccompProfile?.type === 'RuntimeDefault', 'seccompProfile')
+    require(effective.allowPrivilegeEscalation === false, 'allowPrivilegeEscalation')
+    require(!effective.privileged, 'privileged')
+    require(effective.capabilities?.drop?.includes('ALL') && !effective.capabilities.add, 'capabilities')
+    for (const { hostPort } of ports) require(!hostPort, 'hostPort')
+  }
+  return found
+}
 
 /** @returns the values with some of them replaced, whole */
 export const changed = (values: string, change: Values): Values => ({ ...parse(values), ...change })

@@ -1,7 +1,14 @@
 // What a plan would touch, and what a runbook may not.
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import { changeLine, changesOf, forbidden, onlyAddOrUpdate, onlyMakesRecords } from '../lib/infrastructure.ts'
+import {
+  changeLine,
+  changesOf,
+  forbidden,
+  onlyAddOrUpdate,
+  onlyMakesRecords,
+  removesRecordOf,
+} from '../lib/infrastructure.ts'
 
 type Values = Record<string, unknown> | null
 
@@ -83,6 +90,23 @@ test('add-customer may make customers’ records, or take them as they are; noth
     ),
   )
   assert.equal(forbidden(changes, onlyMakesRecords), changes.slice(3))
+})
+
+test('remove-customer may remove that customer’s record, and make those of the half added; nothing else', () => {
+  const record = (customer: string) => `cloudflare_dns_record.customer["${customer}"]`
+  const changes = changesOf(
+    plan(
+      change(record('acme'), ['delete']),
+      change(record('other'), ['create']),
+      change(record('other'), ['delete']),
+      change(record('acme-two'), ['delete']),
+      change(record('acme'), ['delete', 'create']),
+      change(record('acme'), ['update'], { content: 'x' }, { content: 'y' }),
+      change('cloudflare_dns_record.gitea["acme"]', ['delete']),
+      change('digitalocean_database_cluster.postgres', ['delete']),
+    ),
+  )
+  assert.equal(forbidden(changes, removesRecordOf('acme')), changes.slice(2))
 })
 
 test.run()

@@ -68,14 +68,17 @@ test('a field that Kubernetes does not know is refused, so that this can fail', 
 })
 
 test('the platform’s chart: the server takes every object of it', async ({ operator }) => {
-  const values = ['domain=lunarfront.test', 'repository=ssh://git@git-ssh.lunarfront.test:2222/x.git', 'loadBalancer=x']
+  const values = [
+    ...['domain=lunarfront.test', 'repository=ssh://git@git-ssh.lunarfront.test:2222/x.git', 'loadBalancer=x'],
+    ...['backups.image=registry.lunarfront.test/x:1', 'backups.shards=3', 'backups.drill=true'],
+  ]
   const chart = join(ROOT, 'gitops', 'platform', 'chart')
   const args = ['template', 'platform', chart, ...values.flatMap((value) => ['--set', value])]
   const { stdout } = await promisify(execFile)('helm', args, { env: operator.env })
   const objects = parseAllDocuments(stdout)
     .map((one) => one.toJS())
     .filter((one) => one !== null)
-  assert.ok(objects.length >= 10)
+  assert.ok(objects.length >= 15)
   assert.is(await validated(operator, objects), objects.length)
 })
 

@@ -168,6 +168,21 @@ test('credentials come from the environment, addresses are the providers’ own 
   )
 })
 
+test('where a file says where Postgres is, a provider’s token is missed by whoever reads it', () => {
+  const { DIGITALOCEAN_TOKEN, CLOUDFLARE_API_TOKEN, ...spacesOnly } = complete
+  const environment = { ...spacesOnly, LUNARFRONT_POSTGRES: '/etc/lunarfront/postgres.json' }
+  const credentials = readCredentials(environment, 'nyc3')
+  assert.is(credentials.spaces.accessKeyId.reveal(), 'SPACESKEYID')
+  assert.throws(() => credentials.digitalocean, /DIGITALOCEAN_TOKEN is not set/)
+  assert.throws(() => credentials.cloudflare, /CLOUDFLARE_API_TOKEN is not set/)
+  assert.is(
+    readCredentials({ ...environment, DIGITALOCEAN_TOKEN }, 'nyc3').digitalocean.token.reveal(),
+    DIGITALOCEAN_TOKEN,
+  )
+  assert.throws(() => readCredentials({ ...environment, DIGITALOCEAN_TOKEN: 'x y' }, 'nyc3'), /does not look/)
+  assert.throws(() => readCredentials({ LUNARFRONT_POSTGRES: '/x' }, 'nyc3'), /SPACES_ACCESS_KEY_ID is not set/)
+})
+
 for (const [what, environment, problem] of [
   [
     'no credential at all',

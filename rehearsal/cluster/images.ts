@@ -28,7 +28,7 @@ const PACKAGES = [
 ]
 const RELEASE = 'bookworm'
 /** Users of the images that have to have a name: ssh refuses to run without one. */
-const USERS = { argocd: 999 }
+const USERS = { argocd: 999, lunarfront: 1000 }
 
 /** A layer: a tar file whose name is its digest. */
 export type Layer = { path: string; digest: string; size: number }

@@ -1,11 +1,12 @@
 // What real clusters need on this machine, and where they can be.
 import { Failure } from '../../lib/failure.ts'
 import { platformArchive } from '../cluster/platform-images.ts'
+import { runbooksArchive } from '../cluster/runbooks-image.ts'
 import { CLUSTER_TOOLS, installTools } from '../tools.ts'
 import { type Machine, thisMachine } from './machine.ts'
 
-/** As the cloud is told: a folder of programs, and OCI archives of what runs from the start. */
-export type ClusterTools = { programs: string; images: string[] }
+/** As the cloud is told: a folder of programs, and OCI archives of what runs from the start, the runbooks' among them. */
+export type ClusterTools = { programs: string; images: string[]; runbooksImage: string }
 
 /** @returns why no real cluster can be on this machine; undefined where one can */
 export function clusterObstacle(machine: Machine): string | undefined {
@@ -35,5 +36,7 @@ export async function installClusterTools(
 ): Promise<ClusterTools> {
   checkClusterPossible(machine)
   const { clusterPrograms: programs } = await installTools(report, CLUSTER_TOOLS, machine)
-  return { programs, images: [await platformArchive(machine, programs, report)] }
+  const platform = await platformArchive(machine, programs, report)
+  const runbooks = await runbooksArchive(machine, programs, report)
+  return { programs, images: [platform, runbooks.archive], runbooksImage: runbooks.reference }
 }

@@ -1,6 +1,8 @@
 // backup, backups and prune against a rehearsed cloud: what lies in the bucket, who is missed, and what is kept.
+import { writeFileSync } from 'node:fs'
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
+import { join } from 'node:path'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import {
@@ -25,6 +27,8 @@ import {
   verified,
 } from './bucket.ts'
 import {
+  administrator,
+  callsDuring,
   clearFaults,
   eventOf,
   eventsOf,
@@ -288,11 +292,21 @@ test('the heartbeat is sent when everything has a fresh backup, and only then', 
     await clearFaults(operator)
     assert.is((await beatsOf()).beats, 1, 'it succeeded')
     assert.is((await beatsOf()).beats, 1, 'it found everything fresh')
+    const reported = async (...args: string[]) => {
+      beats = 0
+      await run(operator, 'backups', ...site, ...args)
+      return beats
+    }
+    assert.is(await reported(), 0, 'nobody has asked for it')
+    assert.is(await reported('--heartbeat'), 1, 'the report found everything fresh')
     const takeBack = listByHand(operator, 'ghost')
     const missing = await beatsOf()
     takeBack()
     assert.is(missing.code, 1)
     assert.is(missing.beats, 0, 'a customer has no database')
+    await remove(operator, 'secrets/zenith/')
+    assert.is(await reported('--heartbeat'), 0, 'the report misses a backup')
+    await must(operator, 'backup')
     status = 500
     const unheard = await beatsOf()
     assert.is(unheard.code, 0, 'the backups are there all the same')
@@ -300,6 +314,30 @@ test('the heartbeat is sent when everything has a fresh backup, and only then', 
   } finally {
     server.close()
   }
+})
+
+test('a Spaces key for some buckets only, which may not list them, is enough', async ({ operator }) => {
+  await plant(operator, { api: 'spaces', method: 'GET', path: '^/(\\?|$)' }, { status: 403 })
+  await must(operator, 'backup')
+  assert.is((await verified(operator))['database/acme'], 1)
+})
+
+test('where there is no Terraform a file says where Postgres is, and no provider’s token is needed', async ({
+  operator,
+}) => {
+  const { password, ...server } = await administrator(operator)
+  const file = join(operator.directory, 'postgres.json')
+  const { DIGITALOCEAN_TOKEN, CLOUDFLARE_API_TOKEN, ...env } = operator.env
+  const inPod = { env: { ...env, LUNARFRONT_POSTGRES: file } }
+  writeFileSync(file, JSON.stringify({ ...server, password: password.reveal() }))
+  const { calls } = await callsDuring(operator, () => must(inPod, 'backup'))
+  assert.equal([...new Set(calls.map(({ api }) => api))], ['spaces'])
+  assert.is((await verified(operator))['database/acme'], 1)
+  assert.match(await must(inPod, 'backups'), 'database/acme')
+  writeFileSync(file, '{"host": "somewhere"}')
+  const damaged = await run(inPod, 'backup', '--again')
+  assert.is(damaged.code, 1)
+  assert.match(damaged.stdout + damaged.stderr, `${file} does not say where Postgres is`)
 })
 
 test('where it cannot be found out what to back up, it still says who is without a fresh backup', async ({

@@ -1,5 +1,7 @@
 // What the tests on a real cluster share: a full rehearsal in a temporary folder, and requests to customers' instances as
 // their users make them.
+
+import { execFileSync } from 'node:child_process'
 import { Resolver } from 'node:dns/promises'
 import { mkdtempSync, readFileSync } from 'node:fs'
 import { request } from 'node:https'
@@ -40,6 +42,15 @@ export async function startFullOperator(): Promise<Operator> {
     throw error
   }
 }
+
+/** kubectl on the site's cluster. @returns what it printed; throws where it fails */
+export const kubectl = ({ env, kept }: Operator, ...args: string[]): string =>
+  execFileSync('kubectl', [`--kubeconfig=${join(kept, 'kubeconfig')}`, ...args], {
+    env,
+    encoding: 'utf8',
+    maxBuffer: 256 * 2 ** 20,
+    stdio: ['ignore', 'pipe', 'pipe'],
+  })
 
 /** @returns the id of the site's cluster */
 export async function clusterOf(operator: Operator): Promise<string> {

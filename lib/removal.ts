@@ -1,0 +1,183 @@
+// A customer's name, folder, instance, namespace and secrets when the customer is removed; its database is another subject.
+import { cpSync, existsSync, rmSync } from 'node:fs'
+import { basename, join } from 'node:path'
+import { NAMESPACE as ARGOCD, findApplication } from './applications.ts'
+import { listBackups, sendBackup, verifyBackup } from './backups.ts'
+import { type Drift, type Step, step } from './converge.ts'
+import { secretsFile } from './customer-secrets.ts'
+import { namesOf } from './customers.ts'
+import { isOnServer } from './database-removal.ts'
+import { Failure } from './failure.ts'
+import { removesRecordOf, terraformStep } from './infrastructure.ts'
+import { findObjects, follow, type Kubernetes, type KubernetesObject } from './kubernetes.ts'
+import type { Platform } from './platform.ts'
+import { pushChange, type Repository } from './repository.ts'
+import type { Precondition } from './runbook.ts'
+import { secretsSource } from './sources.ts'
+
+/** There is a customer of that name, or something is left of one, if only its backups. */
+export const knownPrecondition = (platform: Platform, customer: string): Precondition => ({
+  title: `${customer} is or was a customer`,
+  check: async () => {
+    const { run, postgres, appsDirectory } = platform
+    if (existsSync(secretsFile(run.site.directory, customer))) return
+    if (existsSync(join(await appsDirectory(), namesOf(customer).slug))) return
+    if (await isOnServer(postgres, customer)) return
+    const backups = await listBackups(run)
+    if (backups.some(({ source }) => source === `database/${customer}` || source === `secrets/${customer}`)) return
+    throw new Failure({
+      found: `there is no customer ${customer}, nor anything that is left of one`,
+      expected: 'the name of a customer',
+      next: './runbooks/list-customers.mts',
+    })
+  },
+})
+
+// --- its name and its folder -----------------------------------------------------------
+
+/**
+ * First of all, since the plan also tells when somebody has changed the infrastructure by hand: then nothing has been
+ * touched yet.
+ */
+export function recordGoneStep(platform: Platform, customer: string) {
+  const { run, terraform } = platform
+  const { slug } = namesOf(customer)
+  return terraformStep({
+    run,
+    title: `${customer} has no name in DNS`,
+    open: terraform,
+    // As the folder will be: it goes only afterwards.
+    appsDirectory: async () => {
+      const apps = await platform.appsDirectory()
+      const rest = join(run.scratch, 'apps-of-the-others')
+      rmSync(rest, { recursive: true, force: true })
+      cpSync(apps, rest, { recursive: true, filter: (path) => basename(path) !== slug })
+      return rest
+    },
+    allowed: removesRecordOf(customer),
+  })
+}
+
+export function folderGoneStep(repository: Repository, customer: string): Step {
+  const path = `gitops/apps/${namesOf(customer).slug}`
+  return step<Drift>({
+    title: `${path} is not in the repository`,
+    check: async () =>
+      existsSync(join(await repository.clone(), path)) ? { lines: [`remove ${path}, and push`] } : undefined,
+    apply: async (_drift, work) =>
+      pushChange(repository, path, work, async (directory) => {
+        if (!existsSync(join(directory, path))) return undefined
+        rmSync(join(directory, path), { recursive: true })
+        return `Remove customer ${customer}`
+      }),
+  })
+}
+
+// --- on the cluster --------------------------------------------------------------------
+
+/** Seconds that Argo CD may take to look at the repository, and to let go of an Application. */
+const ARGOCD_PATIENCE = 120
+/** Seconds that pods and a namespace may take to end. */
+const PODS_PATIENCE = 180
+
+const REFRESH = 'argocd.argoproj.io/application-set-refresh'
+
+/** Returns when Argo CD has looked at the repository as it is now: as long as it knows a folder it makes an Application. */
+async function lookedAnew(kubernetes: Kubernetes): Promise<void> {
+  const set = ['applicationset', 'customers', `--namespace=${ARGOCD}`]
+  await kubernetes.kubectl(['annotate', ...set, '--overwrite', `${REFRESH}=true`])
+  let looked = false
+  const hasLooked = ({ metadata }: KubernetesObject) => {
+    looked = metadata.annotations?.[REFRESH] === undefined // it takes the annotation away when it has
+    return looked
+  }
+  await follow(kubernetes, set, hasLooked, { enough: new AbortController(), timeout: ARGOCD_PATIENCE })
+  if (!looked)
+    throw new Failure({
+      found: `Argo CD has not looked at the repository for ${ARGOCD_PATIENCE} s`,
+      expected: 'that it knows the folder is gone, before its Application is deleted',
+      next: `kubectl -n ${ARGOCD} describe applicationset customers`,
+    })
+}
+
+/** What the Application has made stays: the ApplicationSet is told so. */
+export function applicationGoneStep({ kubernetes }: Platform, customer: string): Step {
+  const { slug } = namesOf(customer)
+  return step<Drift>({
+    title: `Argo CD has no Application ${slug}`,
+    check: async () =>
+      (await findApplication(kubernetes, slug)) ? { lines: [`delete Application ${slug} in ${ARGOCD}`] } : undefined,
+    apply: async (_drift, work) => {
+      work.waitingFor('Argo CD, which looks at the repository')
+      await lookedAnew(kubernetes)
+      work.waitingFor('Argo CD, which lets go of the instance')
+      const application = ['application', slug, `--namespace=${ARGOCD}`, '--ignore-not-found']
+      await kubernetes.kubectl(['delete', ...application, `--timeout=${ARGOCD_PATIENCE}s`], {
+        timeout: ARGOCD_PATIENCE + 30,
+        next: `kubectl -n ${ARGOCD} describe application ${slug}`,
+      })
+    },
+  })
+}
+
+/** Its pods end as they do in an update: they answer first what they were asked. */
+export function stoppedStep({ kubernetes }: Platform, customer: string): Step {
+  const { kubectl } = kubernetes
+  const { slug } = namesOf(customer)
+  const running = ['deployments,jobs,pods', `--namespace=${slug}`]
+  return step<Drift>({
+    title: `nothing runs in ${slug}`,
+    check: async () => {
+      const { stdout } = await kubectl(['get', ...running, '--output=name'])
+      const names = stdout.split('\n').filter(Boolean)
+      return names.length > 0 ? { lines: names.map((name) => `stop ${name}`) } : undefined
+    },
+    apply: async (_drift, work) => {
+      work.waitingFor('its pods, which end')
+      await kubectl(['delete', ...running, '--all', '--cascade=foreground', `--timeout=${PODS_PATIENCE}s`], {
+        timeout: PODS_PATIENCE + 30,
+        next: `kubectl -n ${slug} get pods,events`,
+      })
+    },
+  })
+}
+
+export function namespaceGoneStep({ kubernetes }: Platform, customer: string): Step {
+  const { slug } = namesOf(customer)
+  const namespace: KubernetesObject = { apiVersion: 'v1', kind: 'Namespace', metadata: { name: slug } }
+  return step<Drift>({
+    title: `namespace ${slug} is gone`,
+    check: async () => {
+      const [found] = await findObjects(kubernetes, [namespace])
+      return found ? { lines: [`delete Namespace ${slug}, with all that is in it`] } : undefined
+    },
+    apply: async (_drift, work) => {
+      work.waitingFor('Kubernetes, which deletes what is in it')
+      await kubernetes.kubectl(['delete', 'namespace', slug, '--ignore-not-found', `--timeout=${PODS_PATIENCE}s`], {
+        timeout: PODS_PATIENCE + 30,
+        next: `kubectl describe namespace ${slug}, which tells what it waits for`,
+      })
+    },
+  })
+}
+
+// --- its secrets -----------------------------------------------------------------------
+
+/** From wherever they are, as long as they are anywhere: what is restored later signs nobody out. */
+export function secretsSavedStep(platform: Platform, customer: string): Step {
+  const { run } = platform
+  const { directory, onCluster } = platform.secrets(customer)
+  let saved = false
+  return step<Drift>({
+    title: `secrets of ${customer} are backed up`,
+    check: async () => {
+      if (saved) return undefined
+      const there = existsSync(secretsFile(directory, customer)) || (await onCluster()) !== undefined
+      return there ? { lines: ['back them up before they go'] } : undefined
+    },
+    apply: async () => {
+      await verifyBackup(run, await sendBackup(run, secretsSource(platform, customer)))
+      saved = true
+    },
+  })
+}
