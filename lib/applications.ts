@@ -27,13 +27,21 @@ export type Application = z.infer<typeof applicationSchema>
 const hasGivenUp = ({ status: { operationState } }: Application) =>
   operationState !== undefined && /^(Failed|Error)$/.test(operationState.phase)
 
-/** @returns what Argo CD cannot make of the repository, or what was refused to it, in its words; none: nothing */
+/** Of what Argo CD says of Helm's failure the sentence that the chart itself has for it; anything else as it is. */
+export const chartsOwnWords = (message: string): string =>
+  /(?:execution error at \([^)]*\): |(?=values don't meet the specifications))([\s\S]*?)(?:\n+Use --debug|$)/
+    .exec(message)?.[1]
+    ?.replace(/ \(retried \d+ times\)\.?$/, '')
+    .trim() ?? message
+
+/** @returns what Argo CD cannot make of the repository, or what was refused to it, each once; none: nothing */
 export function applicationErrors(application: Application): string[] {
   const { conditions, operationState } = application.status
-  return [
+  const said = [
     ...conditions.filter(({ type }) => type.endsWith('Error')).map(({ message }) => message),
     ...(hasGivenUp(application) ? [operationState?.message ?? ''] : []),
   ]
+  return [...new Set(said.map(chartsOwnWords))]
 }
 
 /** @returns what keeps an Application from being as the repository says, in Argo CD's words; none: nothing does */
@@ -125,7 +133,7 @@ export async function applicationSettles(
       const { status } = last
       const problems = applicationProblems(last)
       const doing = status.operationState?.phase === 'Running' ? status.operationState.message : undefined
-      work.waitingFor(doing || problems.join('; '))
+      work.waitingFor(doing ? chartsOwnWords(doing) : problems.join('; '))
       return (
         problems.length === 0 && options.isCurrent(status.sync.revision) && status.operationState?.phase !== 'Running'
       )

@@ -1,12 +1,12 @@
 // What makes a runbook an executable: its command line, site and credentials, preflight, lock, steps, journal, and the
 // exit code.
 import { setMaxListeners } from 'node:events'
-import { appendFileSync, existsSync, mkdirSync, readdirSync, realpathSync, rmdirSync, rmSync, statSync } from 'node:fs'
+import { appendFileSync, existsSync, mkdirSync, realpathSync, rmSync } from 'node:fs'
 import { dirname, join, relative } from 'node:path'
-import { createInterface } from 'node:readline'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { type Arguments, CHANGING, COMMON, helpText, parseArguments, type Usage } from './arguments.ts'
+import { answerTo } from './ask.ts'
 import { type AnyStep, converge, stepsUntil } from './converge.ts'
 import { readCredentials } from './credentials.ts'
 import type { Emit, RunEvent } from './events.ts'
@@ -15,8 +15,8 @@ import { EXIT, Failure, misuse, oneLine, type Told, tell } from './failure.ts'
 import { type Lock, takeLock } from './lock.ts'
 import { createPipe } from './pipe.ts'
 import { json, jsonLine, type Presentation, plain, terminal } from './presentation.ts'
-import { identityOf, isRunning } from './process.ts'
-import { once, type Run, recordedTerraforms } from './run.ts'
+import { once, type Run } from './run.ts'
+import { makeScratch, removeIfEmpty } from './scratch.ts'
 import { redact } from './secret.ts'
 import { loadSite } from './site.ts'
 import { openSpaces } from './spaces.ts'
@@ -349,64 +349,8 @@ async function tellReport(it: Report, run: Run, given: Arguments): Promise<numbe
   return exit
 }
 
-/** @returns the line that a person types; '' where they press Ctrl-D, or Ctrl-C, which `interrupted` is told */
-function answerTo(question: string, interrupted: () => void): Promise<string> {
-  const lines = createInterface({ input: process.stdin, output: process.stdout })
-  return new Promise((resolve) => {
-    // The terminal hands Ctrl-C to whoever reads lines, and not to the process.
-    lines.once('SIGINT', () => {
-      process.stdout.write('\n')
-      interrupted()
-      lines.close()
-    })
-    lines.once('SIGCONT', () => lines.prompt(true)) // after Ctrl-Z and fg nobody would read otherwise
-    lines.once('close', () => resolve(''))
-    lines.once('line', (answer) => {
-      resolve(answer)
-      lines.close()
-    })
-    lines.setPrompt(question)
-    lines.prompt()
-  })
-}
-
-/** Another run may have put something there meanwhile. */
-function removeIfEmpty(folder: string): void {
-  try {
-    rmdirSync(folder)
-  } catch (error) {
-    if (!/^(ENOTEMPTY|EEXIST|ENOENT)$/.test((error as NodeJS.ErrnoException).code ?? '')) throw error
-  }
-}
-
 const stamp = () =>
   new Date()
     .toISOString()
     .replace(/\.\d+Z$/, 'Z')
     .replaceAll(':', '-')
-
-/** A folder of this run alone; those of runs that died, which may hold a plan with secrets, go. */
-function makeScratch(directory: string): string {
-  mkdirSync(directory, { recursive: true, mode: 0o700 })
-  if ((statSync(directory).mode & 0o077) !== 0)
-    throw misuse({
-      found: `${directory} may be read by others`,
-      expected: 'a folder for its owner alone',
-      next: `chmod 700 ${directory}`,
-    })
-  const survivors = recordedTerraforms(directory).filter((one) => one.isRunning)
-  for (const name of readdirSync(directory)) {
-    const [, pid, started] = /^scratch-(\d+)-(\d*)$/.exec(name) ?? []
-    const folder = join(directory, name)
-    if (pid === undefined || isRunning({ pid: Number(pid), started: started ?? '' })) continue
-    if (survivors.some((one) => one.scratch === folder)) continue // it outlived its run, and reads from there
-    try {
-      rmSync(folder, { recursive: true, force: true })
-    } catch {} // a git of that run is still at work there; the next run finds it done
-  }
-  const { pid, started } = identityOf(process.pid)
-  const scratch = join(directory, `scratch-${pid}-${started}`)
-  rmSync(scratch, { recursive: true, force: true })
-  mkdirSync(scratch, { mode: 0o700 })
-  return scratch
-}

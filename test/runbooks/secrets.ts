@@ -11,7 +11,8 @@ export function watchArguments(): { seen: Set<string>; stop: () => void } {
         seen.add(readFileSync(`/proc/${pid}/cmdline`, 'utf8').replaceAll('\0', ' '))
       } catch {} // it has ended
   }
-  const timer = setInterval(look, 10).unref()
+  // No command of interest ends within that; a look costs as much as there are processes.
+  const timer = setInterval(look, 30).unref()
   return { seen, stop: () => clearInterval(timer) }
 }
 
