@@ -54,6 +54,10 @@ export function applicationProblems(application: Application): string[] {
   ]
 }
 
+/** Whether Argo CD has done all there is to do, at the commit that it knows. */
+export const isSettled = (application: Application): boolean =>
+  applicationProblems(application).length === 0 && application.status.operationState?.phase !== 'Running'
+
 /** @returns the Application; undefined where there is none */
 export async function findApplication(kubernetes: Kubernetes, name: string): Promise<Application | undefined> {
   const [found] = await findObjects(kubernetes, [
@@ -134,9 +138,7 @@ export async function applicationSettles(
       const problems = applicationProblems(last)
       const doing = status.operationState?.phase === 'Running' ? status.operationState.message : undefined
       work.waitingFor(doing ? chartsOwnWords(doing) : problems.join('; '))
-      return (
-        problems.length === 0 && options.isCurrent(status.sync.revision) && status.operationState?.phase !== 'Running'
-      )
+      return isSettled(last) && options.isCurrent(status.sync.revision)
     },
     { enough: options.enough ?? new AbortController(), timeout: options.timeout },
   )

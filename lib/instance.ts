@@ -10,6 +10,7 @@ import {
   applicationSettles,
   endOperation,
   findApplication,
+  isSettled,
   refreshApplication,
   retryApplication,
 } from './applications.ts'
@@ -160,7 +161,8 @@ export function instanceStep(
     apply: async (_drift, work) => {
       await requestApplication(kubernetes, slug, work)
       const head = await repository.head()
-      const { application, troubles } = await settled(kubernetes, slug, (commit) => commit === head, work)
+      const isDone = async (seen: Application) => (await problemsOf(seen)).length === 0
+      const { application, troubles } = await settled(kubernetes, slug, { head, isDone }, work)
       const problems = await problemsOf(application)
       if (problems.length === 0) return
       const reasons = await tellTroubles(kubernetes, slug, troubles)
@@ -194,13 +196,14 @@ async function requestApplication(kubernetes: Kubernetes, slug: string, work: Wo
 /**
  * Waits until the instance is as the repository says, or until something is wrong that waiting does not mend.
  *
- * @param isCurrent whether a commit has what the repository's main branch has for it
+ * @param options.head what the repository's main branch was at
+ * @param options.isDone whether the Application is as that branch says by now: somebody may have pushed meanwhile
  * @returns the Application as it was last seen, and what is wrong on the cluster
  */
 async function settled(
   kubernetes: Kubernetes,
   slug: string,
-  isCurrent: (commit: string) => boolean,
+  { head, isDone }: { head: string | undefined; isDone: (application: Application) => Promise<boolean> },
   work: Work,
 ): Promise<{ application: Application | undefined; troubles: Trouble[] }> {
   const enough = new AbortController()
@@ -209,11 +212,14 @@ async function settled(
     seen = application
   }
   const errors = () => (seen ? applicationErrors(seen) : [])
+  const isCurrent = (commit: string) => commit === head
+  // The repository is only asked where nothing else is in the way.
+  const isOver = async () => seen !== undefined && isSettled(seen) && (await isDone(seen))
   try {
     // Either ends the other: the Application tells when it is done, the pods what they wait for.
     const [application, troubles] = await Promise.all([
       applicationSettles(kubernetes, slug, { isCurrent, timeout: PATIENCE, enough, onSeen }, work),
-      lastingTroubles(kubernetes, slug, { errors, enough }, work),
+      lastingTroubles(kubernetes, slug, { errors, isOver, enough }, work),
     ])
     return { application, troubles }
   } finally {
@@ -230,12 +236,13 @@ const PAUSE = 2
  * Looks at the namespace until it has seen enough, which a trouble that stays is, or a migration that failed twice.
  *
  * @param options.errors what Argo CD itself cannot do at the moment
+ * @param options.isOver whether there is nothing to wait for any more
  * @returns what is wrong at the end
  */
 async function lastingTroubles(
   kubernetes: Kubernetes,
   slug: string,
-  { errors, enough }: { errors: () => string[]; enough: AbortController },
+  { errors, isOver, enough }: { errors: () => string[]; isOver: () => Promise<boolean>; enough: AbortController },
   work: Work,
 ): Promise<Trouble[]> {
   const failed = new Set<string>()
@@ -250,7 +257,7 @@ async function lastingTroubles(
     const now = performance.now()
     if (troubles.length + errors().length === 0) since = undefined
     else since ??= now
-    if (failed.size > 1 || now - (since ?? now) > TROUBLE * 1000) {
+    if (failed.size > 1 || now - (since ?? now) > TROUBLE * 1000 || (await isOver())) {
       enough.abort()
       return troubles
     }

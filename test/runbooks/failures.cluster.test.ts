@@ -10,7 +10,7 @@ import { clusterObstacle } from '../../rehearsal/tools/cluster.ts'
 import { thisMachine } from '../../rehearsal/tools/machine.ts'
 import { ask, FIRST_RELEASE, kubectl, startFullOperator } from './full.ts'
 import { announce, until, versionOf } from './instances.ts'
-import { commitByHand, must, type Operator, run, sql } from './operator.ts'
+import { commitByHand, eventOf, must, type Operator, run, sql, start } from './operator.ts'
 
 const CUSTOMER = 'acme'
 const PERSON = { email: 'someone@acme.test', password: 'correct horse acme' }
@@ -153,6 +153,19 @@ test('a Deployment edited by hand heals by itself', async ({ operator }) => {
   const started = Date.now()
   await until('the Deployment is as it was', 120, () => deployment() === before)
   console.log(`healed after ${secondsSince(started)} s`)
+})
+
+test('somebody who pushes while an instance is waited for does not keep it waiting', async ({ operator }) => {
+  const late = start(operator, 'add-customer', 'late', '--json')
+  await eventOf(late, ({ event, ...more }) => event === 'step waiting' && /migrat/.test(JSON.stringify(more)))
+  commitByHand(operator, (clone) => appendFileSync(join(clone, 'README.md'), 'somebody else’s\n'))
+  announce(operator)
+  let ended = false
+  late.ended.finally(() => {
+    ended = true
+  })
+  await until('add-customer has ended', 180, () => ended)
+  assert.is((await late.ended).code, 0)
 })
 
 test('Argo CD’s controller, killed in the middle of a rollout, goes on', async (context) => {
