@@ -9,6 +9,7 @@ import { Failure, misuse } from './failure.ts'
 import { findObjects, type Kubernetes, type KubernetesObject, objectsStep } from './kubernetes.ts'
 import type { Platform } from './platform.ts'
 import type { Run } from './run.ts'
+import { Secret } from './secret.ts'
 import type { Site } from './site.ts'
 import type { Outputs } from './terraform.ts'
 
@@ -16,8 +17,12 @@ const secret = (name: string, data: Record<string, string>): KubernetesObject =>
   apiVersion: 'v1',
   kind: 'Secret',
   metadata: { name, namespace: NAMESPACE },
-  data: Object.fromEntries(Object.entries(data).map(([key, text]) => [key, Buffer.from(text).toString('base64')])),
+  data: Object.fromEntries(Object.entries(data).map(([key, text]) => [key, encoded(text)])),
 })
+
+const encoded = (text: string) => Buffer.from(text).toString('base64')
+/** Known as a secret from here on, whole and as it stands in the Secret, so that neither is told. */
+const confidential = (text: string) => new Secret(text).reveal()
 
 /**
  * The schedule's own Spaces key, where the environment has one, else the site's.
@@ -34,7 +39,7 @@ export function spacesEnvironment({ environment, credentials: { spaces } }: Pick
     })
   return {
     SPACES_ACCESS_KEY_ID: id || spaces.accessKeyId.reveal(),
-    SPACES_SECRET_ACCESS_KEY: key || spaces.secretAccessKey.reveal(),
+    SPACES_SECRET_ACCESS_KEY: key ? confidential(key) : spaces.secretAccessKey.reveal(),
     SPACES_ENDPOINT_URL: environment.BACKUP_SPACES_ENDPOINT_URL || spaces.endpoint,
   }
 }
@@ -79,7 +84,7 @@ async function drillSecret(
 ): Promise<KubernetesObject[]> {
   if (!drill_key) return []
   const path = resolve(dirname(file), drill_key)
-  if (existsSync(path)) return [secret('drill', { key: readFileSync(path, 'utf8') })]
+  if (existsSync(path)) return [secret('drill', { key: confidential(readFileSync(path, 'utf8')) })]
   const [kept] = await findObjects(kubernetes, [secret('drill', {})], { shown: false })
   if (kept) return []
   throw new Failure({
@@ -89,20 +94,40 @@ async function drillSecret(
   })
 }
 
+/** Where the key in the Secret is one of the schedule's own, and not the site's. */
+const OWN_KEY = 'own-spaces-key'
+
+/** A key of the schedule's own that the cluster has stays, where this shell knows none; the site's may have been rotated. */
+async function spacesKept(kubernetes: Kubernetes) {
+  const { run } = kubernetes
+  const given = spacesEnvironment(run)
+  if (run.environment.BACKUP_SPACES_ACCESS_KEY_ID) return { ...given, [OWN_KEY]: 'true' }
+  const [found] = await findObjects(kubernetes, [secret(NAMESPACE, {})], { shown: false })
+  const kept = (found?.data ?? {}) as Record<string, string>
+  if (!kept[OWN_KEY]) return given
+  const text = (name: keyof typeof given) => Buffer.from(kept[name] ?? '', 'base64').toString()
+  return {
+    SPACES_ACCESS_KEY_ID: text('SPACES_ACCESS_KEY_ID'),
+    SPACES_SECRET_ACCESS_KEY: confidential(text('SPACES_SECRET_ACCESS_KEY')),
+    SPACES_ENDPOINT_URL: text('SPACES_ENDPOINT_URL'),
+    [OWN_KEY]: 'true',
+  }
+}
+
 /** What the CronJobs are given: how to reach Postgres, Spaces and the repository; and to the drill its key. */
 export function scheduleStep({ run, kubernetes, postgres }: Platform, needs: readonly AnyStep[]): Step {
   const { site } = run
   const objects = async (): Promise<KubernetesObject[]> => {
     const server = await postgres()
-    const spaces = spacesEnvironment(run)
+    const spaces = await spacesKept(kubernetes)
     return [
       { apiVersion: 'v1', kind: 'Namespace', metadata: { name: NAMESPACE } },
       networkPolicy(site, server.port, spaces.SPACES_ENDPOINT_URL),
       secret(NAMESPACE, {
         ...spaces,
         'lunarfront.yaml': readFileSync(site.file, 'utf8'),
-        'postgres.json': asOutput(server),
-        'ssh-key': await findDeployKey(kubernetes),
+        'postgres.json': confidential(asOutput(server)),
+        'ssh-key': confidential(await findDeployKey(kubernetes)),
         known_hosts: readKnownHosts(site),
       }),
       ...(await drillSecret(kubernetes, site)),

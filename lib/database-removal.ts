@@ -60,7 +60,9 @@ async function databasesOf(client: pg.Client, customer: string): Promise<{ own?:
 /** Connections that may write to the customer's database, the administrator's apart; it has the role's name. */
 const connectionsOf = (role: string) => {
   const name = quoteText(role)
-  return `FROM pg_stat_activity WHERE usename = ${name} OR (datname = ${name} AND usename <> CURRENT_USER)`
+  // The provider's own, which watch the server, nobody else may end.
+  const others = 'usename <> CURRENT_USER AND usesysid NOT IN (SELECT oid FROM pg_roles WHERE rolsuper)'
+  return `FROM pg_stat_activity WHERE usename = ${name} OR (datname = ${name} AND ${others})`
 }
 
 /** @returns names of the databases in which something is the role's, or something is granted to it */
@@ -189,12 +191,18 @@ export function setAsideStep(run: Run, administrator: Administrator, customer: s
         if (!own) return
         const { at } = await finalBackupOf(run, customer, own)
         const kept = quoteName(keptName(customer, at))
-        await client.query(`ALTER DATABASE ${quoteName(database)} ALLOW_CONNECTIONS false`)
-        await endConnections(client, database)
-        await client.query('BEGIN')
-        await client.query(`ALTER DATABASE ${quoteName(database)} RENAME TO ${kept}`)
-        await client.query(`ALTER DATABASE ${kept} ALLOW_CONNECTIONS true`)
-        await client.query('COMMIT')
+        try {
+          await client.query(`ALTER DATABASE ${quoteName(database)} ALLOW_CONNECTIONS false`)
+          await endConnections(client, database)
+          await client.query('BEGIN')
+          await client.query(`ALTER DATABASE ${quoteName(database)} RENAME TO ${kept}`)
+          await client.query(`ALTER DATABASE ${kept} ALLOW_CONNECTIONS true`)
+          await client.query('COMMIT')
+        } catch (error) {
+          await client.query('ROLLBACK')
+          await client.query(`ALTER DATABASE ${quoteName(database)} ALLOW_CONNECTIONS true`)
+          throw error
+        }
       }),
   })
 }

@@ -147,6 +147,21 @@ function refusalOf(owner: Found, events: readonly z.infer<typeof eventSchema>[])
   return refused && `Job ${name}: ${refused.reason}: ${refused.message}`
 }
 
+/**
+ * Of several pods for the same purpose the newest are what the repository says now; and pods that serve from before a
+ * migration that is under way are the version before, whatever is wrong with them.
+ *
+ * @param pods the oldest first
+ */
+function currentOf(pods: readonly Pod[]): Pod[] {
+  const migration = pods.findLast(isMigration)
+  const server = pods.findLast((pod) => !isMigration(pod))
+  const isUnderWay = migration !== undefined && /^(Pending|Running)$/.test(migration.status.phase)
+  const isBefore = isUnderWay && (server?.metadata.creationTimestamp ?? '') < migration.metadata.creationTimestamp
+  const template = (pod: Pod | undefined) => pod?.metadata.labels['pod-template-hash']
+  return pods.filter((pod) => (isMigration(pod) ? pod === migration : !isBefore && template(pod) === template(server)))
+}
+
 /** @param found what `kubectl get pods,replicasets,jobs,events -o json` prints, parsed */
 export function lookAt(found: unknown, namespace: string): Look {
   const { items } = foundSchema.parse(found)
@@ -154,7 +169,7 @@ export function lookAt(found: unknown, namespace: string): Look {
   pods.sort((one, other) => (one.metadata.creationTimestamp < other.metadata.creationTimestamp ? -1 : 1))
   const events = items.filter((item) => item.kind === 'Event')
   const kubectl = `kubectl -n ${namespace}`
-  const troubled = pods.flatMap((pod): Trouble[] => {
+  const troubled = currentOf(pods).flatMap((pod): Trouble[] => {
     const text = troubleOf(pod)
     const { name } = pod.metadata
     // The next try of a migration is another pod.

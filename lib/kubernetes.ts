@@ -1,6 +1,7 @@
 // The cluster, through kubectl: its credentials, objects as JSON, and steps about objects that are to be there.
 import { chmodSync, existsSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import * as z from 'zod'
 import { type AnyStep, type Drift, type Step, step } from './converge.ts'
 import type { Command, Output } from './exec.ts'
@@ -196,6 +197,9 @@ export function objectsStep(
   })
 }
 
+/** Milliseconds from a watch that the server has ended to the next. */
+const WATCH_PAUSE = 500
+
 /**
  * Follows an object, as it is and at each change, until the work has seen enough.
  *
@@ -208,22 +212,35 @@ export async function follow(
   seen: (object: KubernetesObject) => boolean,
   { enough, timeout }: { enough: AbortController; timeout: number },
 ): Promise<void> {
-  let text = ''
   const timer = setTimeout(() => enough.abort(), timeout * 1000)
+  const failures: unknown[] = []
+  const see = (text: string) => {
+    try {
+      if (!enough.signal.aborted && seen(JSON.parse(text))) enough.abort()
+    } catch (error) {
+      failures.push(error)
+      enough.abort()
+    }
+  }
   try {
-    await kubectl(['get', ...args, '--watch', '-o', 'json'], {
-      // Each object is printed whole, and only the last line of one is a brace alone at its beginning.
-      onLine: (line) => {
-        text += `${line}\n`
-        if (line !== '}') return
-        const object = JSON.parse(text)
-        text = ''
-        if (!enough.signal.aborted && seen(object)) enough.abort()
-      },
-      shown: false, // all of it, again and again
-      enough: enough.signal,
-      timeout: timeout + 60,
-    })
+    // The server ends a watch whenever it likes, and kubectl then succeeds.
+    while (!enough.signal.aborted) {
+      let text = ''
+      await kubectl(['get', ...args, '--watch', '-o', 'json'], {
+        // Each object is printed whole, and only the last line of one is a brace alone at its beginning.
+        onLine: (line) => {
+          text += `${line}\n`
+          if (line !== '}') return
+          see(text)
+          text = ''
+        },
+        shown: false, // all of it, again and again
+        enough: enough.signal,
+        timeout: timeout + 60,
+      })
+      await sleep(WATCH_PAUSE, undefined, { signal: enough.signal }).catch(() => {})
+    }
+    if (failures.length > 0) throw failures[0]
   } finally {
     clearTimeout(timer)
   }

@@ -45,7 +45,10 @@ export function openPlatform(run: Run): Platform {
     outputs,
     kubernetes,
     secrets: (customer) => {
-      const onCluster = once(() => secretsOnCluster(kubernetes, customer))
+      const ask = () => secretsOnCluster(kubernetes, customer)
+      const [early, underLock] = [once(ask), once(ask)] // whoever had the lock before may have put them there
+      const forget = () => [early, underLock].forEach((one) => void one.forget())
+      const onCluster = Object.assign(() => (run.locked() ? underLock() : early()), { forget })
       const home = homes.get(customer) ?? { directory: run.site.directory, customer, onCluster }
       homes.set(customer, home)
       return home

@@ -93,11 +93,16 @@ async function find(client: pg.Client, database: string): Promise<Found | undefi
   return rows[0]
 }
 
-/** Autovacuum has no user: only the server may end it, and does so when its database is dropped or renamed. */
+/**
+ * Autovacuum has no user: only the server may end it, and does so when its database is dropped or renamed. Superusers are
+ * the provider's own, and only they may end each other.
+ */
 export const endConnections = (client: pg.Client, database: string) =>
-  client.query('SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1 AND usesysid IS NOT NULL', [
-    database,
-  ])
+  client.query(
+    `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+     WHERE datname = $1 AND usesysid NOT IN (SELECT oid FROM pg_roles WHERE rolsuper)`,
+    [database],
+  )
 
 /** Drops a database, where it is there, with whoever is connected. WITH (FORCE) is refused while autovacuum is at work. */
 export async function dropDatabase(client: pg.Client, database: string): Promise<void> {

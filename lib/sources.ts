@@ -137,8 +137,8 @@ function missingSource(customer: string, closed: boolean): Source {
       if (closed)
         throw new Failure({
           found: `the database ${database} takes no connections`,
-          expected: 'an open one: a restore was ended between closing and renaming it',
-          next: `./runbooks/restore.mts ${customer} --swap, which goes on`,
+          expected: 'an open one: a restore or a removal was ended between closing and renaming it',
+          next: `./runbooks/restore.mts ${customer} --swap, or ./runbooks/remove-customer.mts ${customer}: the one that was ended goes on`,
         })
       throw new Failure({
         found: `the database ${database} is not there`,

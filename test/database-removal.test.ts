@@ -39,7 +39,7 @@ const role: RoleFacts = {
 }
 const database: DatabaseFacts = { owner: 'customer_acme', encoding: 'UTF8', connectable: true, open: [], guests: [] }
 const END =
-  "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE usename = 'customer_acme' OR (datname = 'customer_acme' AND usename <> CURRENT_USER)"
+  "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE usename = 'customer_acme' OR (datname = 'customer_acme' AND usename <> CURRENT_USER AND usesysid NOT IN (SELECT oid FROM pg_roles WHERE rolsuper))"
 const shut = (facts: Partial<RoleFacts>, connections = 0, saved = false, its: Partial<DatabaseFacts> = {}) =>
   shutStatements('customer_acme', { ...role, ...facts }, { ...database, ...its }, { connections, saved })
 

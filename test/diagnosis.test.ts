@@ -113,4 +113,25 @@ test('pods that are never made: by the migration’s Job, and not by one before 
   assert.equal(texts(job({ conditions })), ['Job migrate: DeadlineExceeded: active longer'])
 })
 
+test('what is wrong with the version before is not told of the one that is on its way', () => {
+  const crashing = {
+    phase: 'Running',
+    containerStatuses: [container({ restartCount: 3, state: waiting('CrashLoopBackOff') })],
+  }
+  const fine = { phase: 'Running', containerStatuses: [container({ ready: true })] }
+  const of = (template: string) => ({ 'pod-template-hash': template })
+  const old = pod('app-old', { labels: of('old'), status: crashing })
+  const later = '2026-01-01T00:01:00Z'
+  const isTroubled = (...more: object[]) => texts(old, ...more).length > 0
+  assert.ok(isTroubled())
+  assert.not.ok(isTroubled(pod('app-new', { labels: of('new'), created: later, status: fine })))
+  assert.ok(
+    isTroubled(pod('app-two', { labels: of('old'), created: later, status: fine })),
+    'a pod of the same version',
+  )
+  for (const phase of ['Pending', 'Running'])
+    assert.not.ok(isTroubled(migration('migrate-2', { created: later, status: { phase } })), phase)
+  assert.ok(isTroubled(migration('migrate-2', { created: later, status: { phase: 'Succeeded' } })))
+})
+
 test.run()
