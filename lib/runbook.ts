@@ -206,7 +206,7 @@ async function withRun(
     if (interruptions === 1) interruption.abort()
     if (!told) end.abort()
   }
-  const ask = async (question: string) => {
+  const ask = async (question: string, answers = '') => {
     if (!process.stdin.isTTY || !process.stdout.isTTY || given.json)
       throw misuse({
         found: `${question} Nobody can be asked here`,
@@ -214,7 +214,7 @@ async function withRun(
         next: 'look with --plan, then run it with --yes',
       })
     show.close()
-    return answerTo(`${question} `, interrupted)
+    return answerTo(`${question}${answers} `, interrupted)
   }
   const signals = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
   for (const name of signals) process.on(name, interrupted)
@@ -238,7 +238,7 @@ async function withRun(
           },
         })
       },
-      confirm: async (question) => given.yes !== undefined || /^y(es)?$/i.test(await ask(`${question} [y/N]`)),
+      confirm: async (question) => given.yes !== undefined || /^y(es)?$/i.test(await ask(question, ' [y/N]')),
       retype: async (question, word) => given.yes !== undefined || (await ask(question)).trim() === word,
     })
     return lost ? EXIT.locked : code
