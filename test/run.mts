@@ -25,7 +25,7 @@ Runs every test/**/*.test.ts, or those whose path contains one of the texts. One
 node --import tsx test/X.test.ts
 
   --jobs N         files side by side; 2 unless told
-  --limit SECONDS  a file that takes longer is ended, and has failed; 900 unless told
+  --limit SECONDS  a file that takes longer is ended, and has failed; 1800 unless told
   --in DIRECTORY   where the files are; test unless told`
 
 type Options = { jobs: number; limit: number; directory: string; texts: string[] }
@@ -42,7 +42,7 @@ function readOptions(args: string[]): Options | undefined {
     allowPositionals: true,
     options: {
       jobs: { type: 'string', default: '2' },
-      limit: { type: 'string', default: '900' },
+      limit: { type: 'string', default: '1800' },
       in: { type: 'string', default: join(ROOT, 'test') },
       help: { type: 'boolean', default: false },
     },
