@@ -1,6 +1,33 @@
 // What the searches for secrets share: every process's arguments, and that a text has none of the secrets in any form.
-import { readdirSync, readFileSync } from 'node:fs'
+import { execFileSync } from 'node:child_process'
+import { existsSync, readdirSync, readFileSync } from 'node:fs'
+import { delimiter, join } from 'node:path'
 import * as assert from 'uvu/assert'
+import { writeWhole } from '../../lib/files.ts'
+import type { Operator } from './operator.ts'
+
+/**
+ * Puts before the programs others of their names, which write down what they are given and then are the real ones: a
+ * process may end before anybody has looked at it.
+ *
+ * @returns the operator who uses them, and what they were given by now, a program with its arguments each
+ */
+export function recordArguments(
+  operator: Operator,
+  programs: readonly string[],
+): { operator: Operator; recorded: () => string[] } {
+  const folder = join(operator.directory, 'recorded')
+  const file = join(folder, 'arguments')
+  for (const program of programs) {
+    const real = execFileSync('sh', ['-c', 'command -v "$0"', program], { env: operator.env, encoding: 'utf8' }).trim()
+    const text = `#!/bin/sh\nprintf '%s\\0' "${program} $*" >>'${file}'\nexec '${real}' "$@"\n`
+    writeWhole(join(folder, program), text, 0o700)
+  }
+  return {
+    operator: { ...operator, env: { ...operator.env, PATH: `${folder}${delimiter}${operator.env.PATH}` } },
+    recorded: () => (existsSync(file) ? readFileSync(file, 'utf8').split('\0').filter(Boolean) : []),
+  }
+}
 
 /** Reads the arguments of every process, over and over, until it is stopped. */
 export function watchArguments(): { seen: Set<string>; stop: () => void } {
