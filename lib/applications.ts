@@ -107,6 +107,17 @@ export const refreshApplication = ({ kubectl }: Kubernetes, name: string) =>
     'argocd.argoproj.io/refresh=normal',
   ])
 
+/** The same for all of them at once. */
+export const refreshApplications = ({ kubectl }: Kubernetes) =>
+  kubectl([
+    'annotate',
+    `--namespace=${NAMESPACE}`,
+    '--overwrite',
+    'applications',
+    '--all',
+    'argocd.argoproj.io/refresh=normal',
+  ])
+
 /**
  * Waits until an Application is synced and healthy.
  *

@@ -79,6 +79,7 @@ export const valuesSchema = z.looseObject({
   redis: z.looseObject({ url: z.string() }).optional(),
   existingSecret: z.string().optional(),
   secretChecksum: z.string().optional(),
+  rollout: z.enum(['canary', 'rest']).optional(),
   env: z.record(z.string(), z.union([z.string(), z.number(), z.boolean()])).default({}),
 })
 

@@ -1,5 +1,5 @@
-// A release of the reference application, as CI makes one: an image, where the cluster's nodes find it, and its tag in the
-// chart's values, committed to the repository: the canaries' first.
+// A release of the reference application, as CI makes one: an image, where the cluster's nodes find it; and its tag in the
+// chart's values, committed to the repository.
 import { execFile } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
@@ -7,31 +7,13 @@ import { tmpdir } from 'node:os'
 import { basename, join } from 'node:path'
 import { promisify } from 'node:util'
 import { Failure } from '../lib/failure.ts'
+import { TAG_FILES, withTag } from '../lib/rollout.ts'
 import { type AppFiles, buildApp } from './cluster/app-binary.ts'
 import { debianLayer, filesLayer, writeArchive } from './cluster/images.ts'
 import { DOMAIN, type Rehearsal, repositoryDirectory } from './site.ts'
 import { type Machine, thisMachine } from './tools/machine.ts'
 
 const run = promisify(execFile)
-
-/** Who gets a version: the customers with `rollout: canary`, or everybody who is not pinned. */
-export type Audience = 'canary' | 'all'
-
-type TagLine = { file: string; line: RegExp; written: (tag: string) => string }
-
-const CANARY: TagLine = {
-  file: 'gitops/chart/canary.yaml',
-  line: /^image:.*$/m,
-  written: (tag) => `image: { tag: ${JSON.stringify(tag)} }`,
-}
-const CHART: TagLine = {
-  file: 'gitops/chart/values.yaml',
-  line: /^ {2}tag:.*$/m,
-  written: (tag) => `  tag: ${JSON.stringify(tag)}`,
-}
-
-/** The lines that CI changes; the canaries' with all others', or they would stay at what they have tried last. */
-const TAG_LINES: Record<Audience, TagLine[]> = { canary: [CANARY], all: [CANARY, CHART] }
 
 /**
  * @param tag of the image, and what GET /v1/version answers
@@ -70,32 +52,22 @@ export async function makeImage(
 }
 
 /**
- * Makes the tag the audience's, as CI does: a commit of its own. CI waits between the canaries and all until they run it.
+ * Makes the tag everybody's at once, the canaries' too: a commit of its own.
  *
  * @returns the commit; undefined where it is theirs already
  */
-export async function bumpTag(
-  { directory }: Rehearsal,
-  tag: string,
-  audience: Audience = 'all',
-): Promise<string | undefined> {
+export async function bumpTag({ directory }: Rehearsal, tag: string): Promise<string | undefined> {
   const clone = mkdtempSync(join(tmpdir(), 'lunarfront-release-'))
   const identity = ['-c', 'user.name=CI', '-c', `user.email=ci@${DOMAIN}`]
   const git = (...args: string[]) => run('git', ['-C', clone, ...identity, ...args])
   try {
     await run('git', ['clone', '--quiet', '--branch', 'main', repositoryDirectory(directory), clone])
-    for (const { file, line, written } of TAG_LINES[audience]) {
+    for (const file of Object.values(TAG_FILES)) {
       const path = join(clone, file)
-      writeFileSync(path, readFileSync(path, 'utf8').replace(line, written(tag)))
+      writeFileSync(path, withTag(readFileSync(path, 'utf8'), tag))
     }
     if ((await git('status', '--porcelain')).stdout === '') return undefined
-    await git(
-      'commit',
-      '--quiet',
-      '--all',
-      '-m',
-      `Image ${tag}${audience === 'canary' ? ' for the canaries' : ''} [skip ci]`,
-    )
+    await git('commit', '--quiet', '--all', '-m', `Image ${tag} [skip ci]`)
     await git('push', '--quiet', 'origin', 'main')
     return (await git('rev-parse', 'HEAD')).stdout.trim()
   } finally {

@@ -113,6 +113,8 @@ const fixed: (Case & { change?: (site: Record<string, unknown>) => unknown })[] 
   words('a folder for a site file', ['new', '--site', '/tmp'], /there is no site file \/tmp/),
   words('an argument to bootstrap', ['acme'], /one argument too many/, 'bootstrap'),
   words('an argument to list-customers', ['acme'], /one argument too many/, 'list-customers'),
+  words('deploy without a tag', [], /no --tag/, 'deploy'),
+  words('a tag that is none', ['--tag', 'a b'], /the image tag "a b"/, 'deploy'),
   words('--plan to list-customers', ['--plan'], /there is no option --plan/, 'list-customers'),
   environment('no DigitalOcean token', { DIGITALOCEAN_TOKEN: undefined }, /DIGITALOCEAN_TOKEN is not set/),
   environment('an empty Cloudflare token', { CLOUDFLARE_API_TOKEN: '' }, /CLOUDFLARE_API_TOKEN is not set/),

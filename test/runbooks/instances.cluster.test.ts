@@ -4,12 +4,14 @@ import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
+import { withMigration } from '../../rehearsal/cluster/app-binary.ts'
 import { bumpTag, makeImage } from '../../rehearsal/release.ts'
 import { clusterObstacle } from '../../rehearsal/tools/cluster.ts'
 import { thisMachine } from '../../rehearsal/tools/machine.ts'
 import { FIRST_RELEASE, kubectl, startFullOperator } from './full.ts'
 import { announce, until, versionOf } from './instances.ts'
-import { commitByHand, must, type Operator } from './operator.ts'
+import { convergedAfter, killedAtEveryStep } from './kill.ts'
+import { commitByHand, eventOf, git, must, type Operator, run, start } from './operator.ts'
 
 const test = suite<{ operator: Operator }>('instances')
 
@@ -67,9 +69,7 @@ test('a customer’s pod reaches its own database, and of another customer neith
   assert.match(elsewhere, /permission denied for database "customer_beta"[\s\S]*exit 2/)
 })
 
-test('a new version: the canary has it first, all others from the push that is for all on; who is pinned stays', async ({
-  operator,
-}) => {
+test('a new version: the canary has it first, then all others; who is pinned stays', async ({ operator }) => {
   await must(operator, 'add-customer', PINNED, '--tag', FIRST_RELEASE, '--yes')
   commitByHand(operator, (clone) => {
     const file = join(clone, 'gitops', 'apps', `customer-${CANARY}`, 'values.yaml')
@@ -77,22 +77,62 @@ test('a new version: the canary has it first, all others from the push that is f
   })
   await makeImage(operator, '1.1.0')
   const started = Date.now()
-  await bumpTag(operator, '1.1.0', 'canary')
-  announce(operator)
-  await until('the canary has it', 120, async () => (await versionOf(operator, CANARY)) === '1.1.0')
-  console.log(`the canary: ${seconds(started)} s after the push`)
+  const deploy = start(operator, 'deploy', '--tag', '1.1.0', '--json')
+  await eventOf(deploy, (event) => event.event === 'step finished' && event.step === `the canary ${CANARY} runs 1.1.0`)
   for (const customer of [...OTHERS, PINNED]) assert.is(await versionOf(operator, customer), FIRST_RELEASE, customer)
-
-  const forAll = Date.now()
-  await bumpTag(operator, '1.1.0')
-  announce(operator)
+  // The pod before may answer for a moment longer.
+  await until('the canary has it', 30, async () => (await versionOf(operator, CANARY)) === '1.1.0')
+  console.log(`the canary: ${seconds(started)} s after the start`)
+  const { code, stdout, stderr } = await deploy.ended
+  assert.is(code, 0, `${stdout}${stderr}`)
   for (const customer of OTHERS)
-    await until(`${customer} has it`, 180, async () => (await versionOf(operator, customer)) === '1.1.0')
-  console.log(`all: ${seconds(forAll)} s after the push for all, ${seconds(started)} s after the canary’s`)
-  assert.is(await versionOf(operator, CANARY), '1.1.0')
+    await until(`${customer} has it`, 30, async () => (await versionOf(operator, customer)) === '1.1.0')
+  console.log(`all: ${seconds(started)} s after the start`)
   assert.is(await versionOf(operator, PINNED), FIRST_RELEASE)
+  assert.match(await must(operator, 'deploy', '--tag', '1.1.0'), / ok, 0 changed/)
   for (const customer of [CANARY, ...OTHERS, PINNED])
     assert.match(await must(operator, 'add-customer', customer, '--yes'), / ok, 0 changed/, customer)
+})
+
+test('a version that does not come up with the canary goes no further, and is taken back', async ({ operator }) => {
+  await makeImage(operator, '1.2.0', { files: withMigration('failing', 'SELECT 1/0;') })
+  const { code, stdout } = await run(operator, 'deploy', '--tag', '1.2.0')
+  console.log(stdout)
+  assert.is(code, 1)
+  assert.match(stdout, /division by zero/)
+  assert.match(stdout, /the canaries are back at 1\.1\.0, and nobody else had 1\.2\.0/)
+  for (const customer of [CANARY, ...OTHERS]) assert.is(await versionOf(operator, customer), '1.1.0', customer)
+  for (const file of ['canary', 'values']) {
+    const text = git(operator, 'show', `main:gitops/chart/${file}.yaml`)
+    assert.match(text, '"1.1.0"')
+    assert.not.match(text, '1.2.0')
+  }
+  // What was taken back does not stand in the way of the next.
+  await makeImage(operator, '1.2.1')
+  await must(operator, 'deploy', '--tag', '1.2.1')
+  for (const customer of [CANARY, ...OTHERS])
+    await until(`${customer} has it`, 30, async () => (await versionOf(operator, customer)) === '1.2.1')
+})
+
+test('a push of the tag that is for all, without any runbook, reaches every customer', async ({ operator }) => {
+  await makeImage(operator, '1.3.0')
+  const started = Date.now()
+  await bumpTag(operator, '1.3.0')
+  announce(operator)
+  for (const customer of [CANARY, ...OTHERS])
+    await until(`${customer} has it`, 180, async () => (await versionOf(operator, customer)) === '1.3.0')
+  console.log(`all: ${seconds(started)} s after the push`)
+})
+
+test('a deployment that is killed again and again goes on', async ({ operator }) => {
+  await makeImage(operator, '1.4.0')
+  const { kills, begun } = await killedAtEveryStep(operator, 'deploy', '--tag', '1.4.0')
+  console.log(`deploy was killed ${kills} times`)
+  // When Argo CD has done its part after a kill, there is nothing left for the step to do.
+  assert.ok(kills > 6 && begun.size > 3, `${kills} kills: ${[...begun].join('; ')}`)
+  await convergedAfter(operator, 'deploy', '--tag', '1.4.0')
+  for (const customer of [CANARY, ...OTHERS]) assert.is(await versionOf(operator, customer), '1.4.0', customer)
+  assert.is(await versionOf(operator, PINNED), FIRST_RELEASE)
 })
 
 const obstacle = clusterObstacle(thisMachine())
