@@ -108,6 +108,7 @@ export async function converge(
     await done.get(one)
   }
   await options.lock()
+  emit({ event: 'lock taken' })
   const ends = await inOrder(steps, (one, before) => done.get(one) ?? settle(one, before, options))
   return outcomeOf([...ends.values()], signal)
 }
@@ -171,10 +172,10 @@ async function look(one: AnyStep, before: readonly Promise<End>[], pass: Pass, l
 /** Looks, applies what differs, and looks again. */
 async function settle(one: AnyStep, before: readonly Promise<End>[], pass: Pass): Promise<End> {
   const { emit, signal } = pass
-  emit({ event: 'step started', step: one.title })
   const work = workOf(one, pass)
   const early = attempt(one, work)
   const needs = await Promise.all(before)
+  emit({ event: 'step started', step: one.title })
   const touched = needs.some((end) => end.touched || end.status === 'changed')
   const started = performance.now()
   let applying = false

@@ -8,7 +8,7 @@ export type RunEvent =
   | { event: 'run started'; runbook: string; site: string; arguments: Record<string, string>; plan: boolean }
   | { event: 'preflight finished'; passed: string[]; failed: ({ title: string } & Told)[]; seconds: number }
   | { event: 'lock waiting'; holder: string }
-  | { event: 'lock taken'; holder: string }
+  | { event: 'lock taken' }
   | { event: 'warning'; text: string }
   | { event: 'steps'; steps: string[] }
   | { event: 'step started'; step: string }

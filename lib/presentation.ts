@@ -160,6 +160,8 @@ export function terminal(out: NodeJS.WriteStream, verbose: boolean, colour: bool
         if (one) one.waitingFor = event.for
       }
       if (event.event === 'step finished') running.delete(event.step)
+      // All have been looked at; from here on each begins when those that it rests on are done.
+      if (event.event === 'lock taken') running.clear()
       erase()
       for (const line of linesOf(event, verbose)) out.write(`${painted(redact(line))}\n`)
       draw()

@@ -50,6 +50,9 @@ const USAGE = `npm run rehearse -- [up | down | status] [--full] [--directory DI
 No account is used, no credential of yours, and no address but loopback's.`
 
 const show = (path: string) => relative(process.cwd(), path) || '.'
+const USUAL_DIRECTORY = join(ROOT, '.rehearsal')
+/** The words after a command that is about this rehearsal and no other. */
+const elsewhere = (directory: string) => (directory === USUAL_DIRECTORY ? '' : ` --directory ${directory}`)
 const seconds = (since: number) => `${((Date.now() - since) / 1000).toFixed(1)} s`
 const say = (line = '') => console.log(line)
 
@@ -259,7 +262,7 @@ function waysToLook({ directory, cloud }: Rehearsal, { terraform }: Tools, envFi
     `  aws --endpoint-url "$SPACES_ENDPOINT_URL" s3 ls${aws}`,
     `  git --git-dir=${show(repositoryDirectory(directory))} log --oneline`,
     '  ./runbooks/add-customer.mts zenith',
-    'Take it down:                                  npm run rehearse -- down',
+    `Take it down:                                  npm run rehearse -- down${elsewhere(directory)}`,
     '',
     ...(cloud.programs
       ? ['Not rehearsed: the droplet and Gitea, which are objects of the cloud’s API with nothing behind them.']
@@ -331,7 +334,7 @@ function readArguments() {
       allowPositionals: true,
       options: {
         full: { type: 'boolean', default: false },
-        directory: { type: 'string', default: join(ROOT, '.rehearsal') },
+        directory: { type: 'string', default: USUAL_DIRECTORY },
         help: { type: 'boolean' },
       },
     })

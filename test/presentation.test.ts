@@ -148,6 +148,24 @@ test('on a terminal every running step has a live line below what is done, with 
   })
 })
 
+test('when all has been looked at, a step has a live line from when those before it are done', () => {
+  withClock((pass) => {
+    const { out, screen } = fakeTerminal(100)
+    const { emit } = terminal(out, false, true)
+    emit({ event: 'step started', step: 'a' })
+    emit({ event: 'step started', step: 'b' })
+    pass(1000)
+    emit({ event: 'lock taken' })
+    assert.equal(screen(), [])
+    emit({ event: 'step started', step: 'a' })
+    pass(1000)
+    assert.equal(screen(), ['…        a  1.0 s'])
+    emit(finished('a'))
+    emit({ event: 'step started', step: 'b' })
+    assert.equal(screen(), ['ok       a', '…        b  0.0 s'])
+  })
+})
+
 test('before a question and at the end nothing live is left, and nothing is drawn any more', () => {
   withClock((pass, isTicking) => {
     const { out, screen, written } = fakeTerminal(100)
