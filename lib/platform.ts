@@ -6,7 +6,7 @@ import { POSTGRES_FILE } from './credentials.ts'
 import type { SecretsHome } from './customer-secrets.ts'
 import { type Customer, readCustomers } from './customers.ts'
 import { Failure } from './failure.ts'
-import { balancerName, customersInState, onlyAddOrUpdate, onlyMakesRecords, terraformStep } from './infrastructure.ts'
+import { balancerName, customersInState, terraformStep } from './infrastructure.ts'
 import { secretsOnCluster } from './instance.ts'
 import { type Kubernetes, openKubernetes } from './kubernetes.ts'
 import type { Server } from './postgres.ts'
@@ -16,6 +16,7 @@ import { once, type Run } from './run.ts'
 import { ROOT } from './site.ts'
 import { bucketExists } from './spaces.ts'
 import { type Outputs, openTerraform, readOutputs, readPostgresFile, type Terraform } from './terraform.ts'
+import { onlyAddOrUpdate, onlyMakesRecords } from './terraform-plan.ts'
 
 export type Platform = {
   run: Run

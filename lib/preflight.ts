@@ -1,9 +1,10 @@
 // What has to be so before a run may start: credentials (each tried with a harmless call), limits, the checkout.
+
+import { requireCleanCheckout, requireUpToDate } from './checkout.ts'
 import { POSTGRES_FILE } from './credentials.ts'
 import { Failure } from './failure.ts'
 import type { Platform } from './platform.ts'
 import { ApiError, account, dropletCount, monthToDateUsage, zone } from './provider-api.ts'
-import { requireCleanCheckout, requireUpToDate } from './repository.ts'
 import type { Run } from './run.ts'
 import type { Precondition } from './runbook.ts'
 import { bucketExists, isStatus, listBuckets } from './spaces.ts'

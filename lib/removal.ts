@@ -8,12 +8,13 @@ import { secretsFile } from './customer-secrets.ts'
 import { namesOf } from './customers.ts'
 import { isOnServer } from './database-removal.ts'
 import { Failure } from './failure.ts'
-import { removesRecordOf, terraformStep } from './infrastructure.ts'
+import { terraformStep } from './infrastructure.ts'
 import { findObjects, follow, type Kubernetes, type KubernetesObject } from './kubernetes.ts'
 import type { Platform } from './platform.ts'
 import { pushChange, type Repository } from './repository.ts'
 import type { Precondition } from './runbook.ts'
 import { secretsSource } from './sources.ts'
+import { removesRecordOf } from './terraform-plan.ts'
 
 /** There is a customer of that name, or something is left of one, if only its backups. */
 export const knownPrecondition = (platform: Platform, customer: string): Precondition => ({

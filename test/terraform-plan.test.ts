@@ -8,7 +8,7 @@ import {
   onlyAddOrUpdate,
   onlyMakesRecords,
   removesRecordOf,
-} from '../lib/infrastructure.ts'
+} from '../lib/terraform-plan.ts'
 
 type Values = Record<string, unknown> | null
 
