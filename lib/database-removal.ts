@@ -1,9 +1,10 @@
-// A customer's database and role when the customer is removed: shut, backed up for the last time, set aside under another
-// name, and dropped only where a verified backup has what was in it.
+// A customer's database when the customer is removed: shut, backed up for the last time, set aside under another name, and
+// dropped only where a verified backup has what was in it.
 import pg from 'pg'
 import { backupNamed, sendBackup, verifyBackup } from './backups.ts'
 import { type Drift, type Step, step, type Work } from './converge.ts'
 import { namesOf } from './customers.ts'
+import { finalBackupIn, finalComment } from './database-comments.ts'
 import { Failure } from './failure.ts'
 import {
   type Administrator,
@@ -20,18 +21,6 @@ import { databaseSource } from './sources.ts'
 
 const quoteName = pg.escapeIdentifier
 const quoteText = pg.escapeLiteral
-
-// --- the comment -----------------------------------------------------------------------
-
-/** On a database from its final backup on, whatever its name is then: the next run knows by it what is saved. */
-export const finalComment = (customer: string, folder: string) =>
-  `customer ${customer} is removed; its final backup is ${folder}`
-
-/** @returns the folder of the final backup that a database's comment names; undefined where it names none */
-export const finalBackupIn = (customer: string, comment: string | null): string | undefined => {
-  const beginning = finalComment(customer, '')
-  return comment?.startsWith(`${beginning}database/${customer}/`) ? comment.slice(beginning.length) : undefined
-}
 
 /** Never customer_…: what is called so is a customer's. */
 export const keptName = (customer: string, at: Date) =>
@@ -63,16 +52,6 @@ const connectionsOf = (role: string) => {
   // The provider's own, which watch the server, nobody else may end.
   const others = 'usename <> CURRENT_USER AND usesysid NOT IN (SELECT oid FROM pg_roles WHERE rolsuper)'
   return `FROM pg_stat_activity WHERE usename = ${name} OR (datname = ${name} AND ${others})`
-}
-
-/** @returns names of the databases in which something is the role's, or something is granted to it */
-async function databasesWith(client: pg.Client, role: string): Promise<string[]> {
-  const { rows } = await client.query<{ datname: string }>(
-    `SELECT DISTINCT datname FROM pg_shdepend JOIN pg_database ON pg_database.oid = dbid
-     WHERE refclassid = 'pg_authid'::regclass AND refobjid = (SELECT oid FROM pg_roles WHERE rolname = $1) ORDER BY 1`,
-    [role],
-  )
-  return rows.map(({ datname }) => datname)
 }
 
 /** @returns whether there is anything of the customer on the server */
@@ -207,70 +186,42 @@ export function setAsideStep(run: Run, administrator: Administrator, customer: s
   })
 }
 
-/** What it owns becomes the administrator's: in the database that is kept, and in those of earlier restores. */
-export function roleGoneStep(administrator: Administrator, customer: string): Step {
-  const { database: role } = namesOf(customer)
-  const name = quoteName(role)
-  return step<Drift>({
-    title: `role ${role} is gone`,
-    check: async () =>
-      withPostgres(await administrator(), async (client) => {
-        if (!(await roleFacts(client, role))) return undefined
-        const databases = await databasesWith(client, role)
-        const kept = databases.map((database) => `REASSIGN OWNED BY ${name} TO CURRENT_USER, in ${database}`)
-        return { lines: [...kept, `DROP ROLE ${name}`] }
-      }),
-    apply: async (_drift, work) => {
-      const server = await administrator()
-      const databases = await withPostgres(server, (client) => databasesWith(client, role))
-      for (const database of [...databases, server.database]) {
-        work.waitingFor(`what is ${role}’s in ${database}`)
-        await withPostgres({ ...server, database }, (client) => reassign(client, role))
-      }
-      await withPostgres(server, (client) => client.query(`DROP ROLE ${name}`))
-    },
-  })
-}
-
-/** In the database that the client is connected to, and of what belongs to no database. */
-async function reassign(client: pg.Client, role: string): Promise<void> {
-  await client.query('BEGIN')
-  await client.query(`REASSIGN OWNED BY ${quoteName(role)} TO CURRENT_USER`)
-  const { rows } = await client.query<{ count: number }>(
-    `SELECT count(*)::int AS count FROM pg_shdepend
-     WHERE refclassid = 'pg_authid'::regclass AND refobjid = (SELECT oid FROM pg_roles WHERE rolname = $1)
-       AND deptype = 'o' AND classid NOT IN ('pg_default_acl'::regclass, 'pg_user_mapping'::regclass)
-       AND dbid IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))`,
-    [role],
-  )
-  // The next statement would drop what is still owned; it is only for what was granted or is about the role itself.
-  if (rows[0]?.count !== 0)
-    throw new Failure({
-      found: `${rows[0]?.count} objects are still ${role}’s after REASSIGN OWNED`,
-      expected: 'none',
-      next: `psql -c '\\ddp' -c '\\dx', in the database that the log names`,
-    })
-  await client.query(`DROP OWNED BY ${quoteName(role)}`)
-  await client.query('COMMIT')
-}
-
-/** What was set aside, now and in earlier removals, is dropped: only what a verified backup has. */
+/** What was set aside, now and in earlier removals, is dropped: only what a verified backup has. The rest stays, by name. */
 export function dataGoneStep(run: Run, administrator: Administrator, customer: string): Step {
   const find = async () => withPostgres(await administrator(), (client) => databasesOf(client, customer))
+  /** Of those that are set aside: each with its backup, and why others stay. */
+  const sorted = async (kept: readonly Kept[]) => {
+    const stay: Failure[] = []
+    const saved: { name: string; folder: string }[] = []
+    for (const one of kept)
+      try {
+        saved.push({ name: one.name, folder: (await finalBackupOf(run, customer, one)).folder })
+      } catch (error) {
+        if (!(error instanceof Failure)) throw error
+        stay.push(error)
+      }
+    return { saved, stay }
+  }
   return step<Drift>({
     title: `no data of ${customer} is on the server`,
     check: async () => {
       const { own, kept } = await find()
-      const backups = await Promise.all(kept.map((one) => finalBackupOf(run, customer, one)))
-      const lines = kept.map(({ name }, index) => `DROP DATABASE ${name}, whose backup is ${backups[index]?.folder}`)
+      const { saved, stay } = await sorted(kept)
+      const lines = saved.map(({ name, folder }) => `DROP DATABASE ${name}, whose backup is ${folder}`)
       if (own) lines.push(`DROP DATABASE ${own.name}, when its final backup is verified and it is set aside`)
-      return lines.length > 0 ? { lines } : undefined
+      const [first] = stay
+      if (lines.length > 0) return { lines: [...lines, ...stay.map(({ message }) => `${message}: it stays`)] }
+      if (!first) return undefined
+      throw new Failure({
+        found: stay.map(({ message }) => message).join('\n'),
+        ...(first.expected ? { expected: first.expected } : {}),
+        ...(first.next ? { next: first.next } : {}),
+      })
     },
     apply: async (_drift, work: Work) => {
-      for (const one of (await find()).kept) {
-        await finalBackupOf(run, customer, one)
-        work.waitingFor(`Postgres, which drops ${one.name}`)
-        await withPostgres(await administrator(), (client) => dropDatabase(client, one.name))
+      for (const { name } of (await sorted((await find()).kept)).saved) {
+        work.waitingFor(`Postgres, which drops ${name}`)
+        await withPostgres(await administrator(), (client) => dropDatabase(client, name))
       }
     },
   })

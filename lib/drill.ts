@@ -1,6 +1,7 @@
 // The proof that backups restore: each customer's newest one is restored, compared, dropped again, and the evidence kept in
 // the bucket as drills/SOURCE/TIME.json.
 import { hostname, userInfo } from 'node:os'
+import type pg from 'pg'
 import * as z from 'zod'
 import { type Backup, newestOf } from './backups.ts'
 import { type Drift, type Step, step } from './converge.ts'
@@ -35,14 +36,17 @@ export async function readEvidence(run: Run, backup: Backup): Promise<Evidence |
   }
 }
 
-/** Drops what drills of this customer have left that were killed. */
-async function dropLeft(server: Server, customer: string): Promise<void> {
+/** @returns names of the databases that drills of this customer have left that were killed */
+export async function drillsLeft(client: pg.Client, customer: string): Promise<string[]> {
   const left = new RegExp(`^drill_${customer.replaceAll('-', '_')}_\\d{8}t\\d{6}z$`)
-  await withPostgres(server, async (client) => {
-    const { rows } = await client.query<{ datname: string }>('SELECT datname FROM pg_database')
-    for (const { datname } of rows) if (left.test(datname)) await dropDatabase(client, datname)
-  })
+  const { rows } = await client.query<{ datname: string }>('SELECT datname FROM pg_database')
+  return rows.map(({ datname }) => datname).filter((name) => left.test(name))
 }
+
+export const dropDrills = (server: Server, customer: string): Promise<void> =>
+  withPostgres(server, async (client) => {
+    for (const name of await drillsLeft(client, customer)) await dropDatabase(client, name)
+  })
 
 /**
  * @param backups of which the customer's newest is drilled; where there is none the step fails
@@ -79,7 +83,7 @@ export function drilledStep(
         work.waitingFor(`Spaces, age, zstd and pg_restore: ${(backup.bytes / 2 ** 20).toFixed(1)} MiB`)
         const started = performance.now()
         const server = await administrator()
-        await dropLeft(server, customer)
+        await dropDrills(server, customer)
         const { database } = await restoreInto(run, administrator, backup, scratch, {
           customer,
           identity: options.identity,

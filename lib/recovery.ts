@@ -1,12 +1,20 @@
 // Customers that are lost, whole or in part, as steps that bring them back: what is there is taken as it is, and what is
 // not comes from the newest backups.
+import pg from 'pg'
 import { type Backup, newestOf } from './backups.ts'
-import type { AnyStep } from './converge.ts'
+import { type AnyStep, type Drift, type Step, step } from './converge.ts'
 import { dataSteps, instanceSteps } from './customer-steps.ts'
-import type { Customer } from './customers.ts'
+import { type Customer, namesOf } from './customers.ts'
+import { comments } from './database-comments.ts'
+import { Failure } from './failure.ts'
 import type { Platform } from './platform.ts'
 import type { platformSteps } from './platform-steps.ts'
-import { databaseBackStep, secretsRestoredStep } from './restore.ts'
+import { type Administrator, withPostgres } from './postgres.ts'
+import { findDatabase, restoreInto, scratchName, secretsRestoredStep } from './restore.ts'
+import type { Run } from './run.ts'
+
+const quoteName = pg.escapeIdentifier
+const quoteText = pg.escapeLiteral
 
 /**
  * @param options.identity file of the private key that opens the backups
@@ -33,5 +41,46 @@ export function recoverySteps(
     const { namespace, secret, gone, instance, answers } = instanceSteps(platform, customer, known)
     const inData = before ? [secrets, role, before, login, own] : [secrets, role, login, own]
     return [...inData, values, namespace, secret, gone, instance, answers]
+  })
+}
+
+/**
+ * A customer's database that is lost is what was backed up last.
+ *
+ * @param backup of it; undefined where there is none
+ * @param needs the customer's role among them, which is to own it
+ */
+function databaseBackStep(
+  run: Run,
+  administrator: Administrator,
+  customer: string,
+  backup: Backup | undefined,
+  { identity, needs }: { identity: string; needs: readonly AnyStep[] },
+): Step {
+  const { database } = namesOf(customer)
+  return step<Drift>({
+    title: `database ${database} is there, or back`,
+    needs,
+    check: async () => {
+      if (await withPostgres(await administrator(), (client) => findDatabase(client, database))) return undefined
+      if (backup) return { lines: [`restore ${backup.folder}, of ${backup.at.toISOString()}`] }
+      throw new Failure({
+        found: `${database} is not there, and there is no backup of it`,
+        expected: 'one of them, since gitops/apps has its customer',
+        next: `./runbooks/add-customer.mts ${customer}, which makes an empty one`,
+      })
+    },
+    apply: async (_drift, work) => {
+      if (!backup) return
+      const scratch = scratchName(customer, backup, 'restored')
+      work.waitingFor(`Spaces, age, zstd and pg_restore: ${(backup.bytes / 2 ** 20).toFixed(1)} MiB`)
+      await restoreInto(run, administrator, backup, scratch, { customer, identity })
+      await withPostgres(await administrator(), async (client) => {
+        await client.query('BEGIN')
+        await client.query(`ALTER DATABASE ${quoteName(scratch)} RENAME TO ${quoteName(database)}`)
+        await client.query(`COMMENT ON DATABASE ${quoteName(database)} IS ${quoteText(comments.placed(backup))}`)
+        await client.query('COMMIT')
+      })
+    },
   })
 }

@@ -6,25 +6,15 @@ import { type Backup, type DatabaseFacts, type Manifest, newestOf, readBackup, r
 import { type AnyStep, type Drift, type Step, step } from './converge.ts'
 import { parseSecrets, readSecrets, type SecretsHome, secretsFile } from './customer-secrets.ts'
 import { namesOf } from './customers.ts'
-import { Failure, misuse, tell } from './failure.ts'
+import { comments } from './database-comments.ts'
+import { Failure, tell } from './failure.ts'
 import { writeWhole } from './files.ts'
-import { roleFacts, type Server, withPostgres } from './postgres.ts'
+import { type Administrator, roleFacts, type Server, withPostgres } from './postgres.ts'
 import type { Run } from './run.ts'
 import { connectionOf, countRows } from './sources.ts'
 
-type Administrator = () => Promise<Server>
-
 const quoteName = pg.escapeIdentifier
 const quoteText = pg.escapeLiteral
-
-/** What a database's comment says while and after it is restored: how another run knows what is in it. */
-const comments = {
-  restoring: ({ folder }: Backup) => `being restored from ${folder}`,
-  restored: ({ folder }: Backup) => `restored from ${folder}, and compared`,
-  /** its tables belong to the administrator */
-  orphaned: ({ folder }: Backup) => `restored from ${folder}, and compared, without the customer’s role`,
-  placed: ({ folder }: Backup) => `restored from ${folder}, and in the customer’s place`,
-}
 
 /** For names of databases. */
 export const compact = (at: Date) => at.toISOString().replaceAll(/[-:.]/g, '').toLowerCase()
@@ -33,36 +23,6 @@ const toSeconds = (stamp: string) => stamp.replace(/\d{3}z$/, 'z')
 /** Never customer_…: what is called so is a customer's. */
 export const scratchName = (customer: string, { at }: Backup, purpose: 'restored' | 'drill') =>
   `${purpose}_${customer.replaceAll('-', '_')}_${toSeconds(compact(at))}`
-
-const TIME = /^(\d{4}-\d\d-\d\d)(?:T(\d\d)[:-](\d\d)(?:[:-](\d\d(?:\.\d+)?))?(Z|[+-]\d\d:\d\d)?)?$/
-
-/** @param text a day or a time, in UTC unless it says otherwise. Throws a misuse when it is none */
-export function parseTime(text: string): string {
-  const [, day = '', hour, minute, second = '00', zone = 'Z'] = TIME.exec(text) ?? []
-  const at = new Date(`${day}T${hour === undefined ? '23:59:59.999' : `${hour}:${minute}:${second}`}${zone}`)
-  const isDay = !Number.isNaN(at.getTime()) && new Date(day).toISOString().startsWith(day) // no 30th of February
-  if (!isDay)
-    throw misuse({
-      found: `--at ${JSON.stringify(text)}`,
-      expected: 'a day or a time, such as 2026-11-24 or 2026-11-24T03:00:00Z',
-      next: './runbooks/backups.mts --customer NAME, which shows them',
-    })
-  return at.toISOString()
-}
-
-/** @param name of a database. Throws a misuse when a restore may not be made into one of that name */
-export function databaseName(name: string): string {
-  if (
-    !/^[a-z_][a-z0-9_]{0,62}$/.test(name) ||
-    /^(customer_|pg_)|^(postgres|defaultdb|template[01]|_dodb|gitea)$/.test(name)
-  )
-    throw misuse({
-      found: `--into ${JSON.stringify(name)}`,
-      expected: 'a new database: lower-case letters, digits and underscores, and not one of the platform’s own names',
-      next: 'leave it out, and a name is made',
-    })
-  return name
-}
 
 /** @returns the newest verified backup of the customer's database; throws a Failure where there is none */
 export function backupOf(backups: readonly Backup[], customer: string, at?: string): Backup {
@@ -84,7 +44,7 @@ type Found = {
 }
 
 /** @returns what the server says of a database; undefined where there is none */
-async function find(client: pg.Client, database: string): Promise<Found | undefined> {
+export async function findDatabase(client: pg.Client, database: string): Promise<Found | undefined> {
   const { rows } = await client.query<Found>(
     `SELECT comment, NOT datallowconn AS closed, NOT datallowconn AND datconnlimit = 0 AND comment IS NULL AS bare
      FROM pg_database, shobj_description(oid, 'pg_database') AS comment WHERE datname = $1`,
@@ -106,7 +66,7 @@ export const endConnections = (client: pg.Client, database: string) =>
 
 /** Drops a database, where it is there, with whoever is connected. WITH (FORCE) is refused while autovacuum is at work. */
 export async function dropDatabase(client: pg.Client, database: string): Promise<void> {
-  if (!(await find(client, database))) return
+  if (!(await findDatabase(client, database))) return
   await client.query(`ALTER DATABASE ${quoteName(database)} ALLOW_CONNECTIONS false`)
   await endConnections(client, database)
   await client.query(`DROP DATABASE ${quoteName(database)}`)
@@ -207,7 +167,7 @@ function compare({ key, database }: Manifest, found: Pick<DatabaseFacts, 'rows' 
 
 /** @returns whether the customer's database is what was restored from that backup, whatever was written to it since */
 async function isPlaced(server: Server, database: string, backup: Backup): Promise<boolean> {
-  const found = await withPostgres(server, (client) => find(client, database))
+  const found = await withPostgres(server, (client) => findDatabase(client, database))
   return found?.comment === comments.placed(backup) && !found.closed
 }
 
@@ -231,7 +191,7 @@ export function restoredStep(
       const role = namesOf(customer).database
       if (swap && !again && (await isPlaced(server, role, backup))) return undefined
       const [found, facts] = await withPostgres(server, async (client) => [
-        await find(client, database),
+        await findDatabase(client, database),
         await roleFacts(client, role),
       ])
       if (swap && !facts)
@@ -253,47 +213,6 @@ export function restoredStep(
     apply: async (_drift, work) => {
       work.waitingFor(`Spaces, age, zstd and pg_restore: ${(backup.bytes / 2 ** 20).toFixed(1)} MiB`)
       await restoreInto(run, administrator, backup, database, options)
-    },
-  })
-}
-
-/**
- * A customer's database that is lost is what was backed up last.
- *
- * @param backup of it; undefined where there is none
- * @param needs the customer's role among them, which is to own it
- */
-export function databaseBackStep(
-  run: Run,
-  administrator: Administrator,
-  customer: string,
-  backup: Backup | undefined,
-  { identity, needs }: { identity: string; needs: readonly AnyStep[] },
-): Step {
-  const { database } = namesOf(customer)
-  return step<Drift>({
-    title: `database ${database} is there, or back`,
-    needs,
-    check: async () => {
-      if (await withPostgres(await administrator(), (client) => find(client, database))) return undefined
-      if (backup) return { lines: [`restore ${backup.folder}, of ${backup.at.toISOString()}`] }
-      throw new Failure({
-        found: `${database} is not there, and there is no backup of it`,
-        expected: 'one of them, since gitops/apps has its customer',
-        next: `./runbooks/add-customer.mts ${customer}, which makes an empty one`,
-      })
-    },
-    apply: async (_drift, work) => {
-      if (!backup) return
-      const scratch = scratchName(customer, backup, 'restored')
-      work.waitingFor(`Spaces, age, zstd and pg_restore: ${(backup.bytes / 2 ** 20).toFixed(1)} MiB`)
-      await restoreInto(run, administrator, backup, scratch, { customer, identity })
-      await withPostgres(await administrator(), async (client) => {
-        await client.query('BEGIN')
-        await client.query(`ALTER DATABASE ${quoteName(scratch)} RENAME TO ${quoteName(database)}`)
-        await client.query(`COMMENT ON DATABASE ${quoteName(database)} IS ${quoteText(comments.placed(backup))}`)
-        await client.query('COMMIT')
-      })
     },
   })
 }
@@ -355,7 +274,7 @@ export function swappedStep(
     check: async () => {
       const server = await administrator()
       if ((!again || done) && (await isPlaced(server, database, backup))) return undefined
-      const exists = (await withPostgres(server, (client) => find(client, database))) !== undefined
+      const exists = (await withPostgres(server, (client) => findDatabase(client, database))) !== undefined
       return {
         lines: [
           ...(exists ? [`rename ${database} to ${kept}, and end its connections`] : []),
@@ -367,7 +286,7 @@ export function swappedStep(
     apply: async () => {
       const server = await administrator()
       await withPostgres(server, async (client) => {
-        const there = (await find(client, database)) !== undefined
+        const there = (await findDatabase(client, database)) !== undefined
         try {
           if (there) {
             await client.query(`ALTER DATABASE ${quoteName(database)} ALLOW_CONNECTIONS false`)

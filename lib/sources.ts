@@ -6,6 +6,7 @@ import type pg from 'pg'
 import type { DatabaseFacts, Source } from './backups.ts'
 import { findSecrets, secretsFile, secretsText } from './customer-secrets.ts'
 import { namesOf, surveyCustomers } from './customers.ts'
+import { finalBackupIn } from './database-comments.ts'
 import { Failure, misuse, oneLine, tell } from './failure.ts'
 import { writeWhole } from './files.ts'
 import type { Platform } from './platform.ts'
@@ -125,9 +126,9 @@ export function databaseSource(run: Run, server: () => Promise<Server>, name: st
 /**
  * Of a customer whose database cannot be read: it fails, and so is told among those without a fresh backup.
  *
- * @param closed it is there, and takes no connections
+ * @param closed it is there with that comment, and takes no connections
  */
-function missingSource(customer: string, closed: boolean): Source {
+function missingSource(customer: string, closed?: { comment: string | null }): Source {
   const { database } = namesOf(customer)
   return {
     name: `database/${customer}`,
@@ -137,8 +138,15 @@ function missingSource(customer: string, closed: boolean): Source {
       if (closed)
         throw new Failure({
           found: `the database ${database} takes no connections`,
-          expected: 'an open one: a restore or a removal was ended between closing and renaming it',
-          next: `./runbooks/restore.mts ${customer} --swap, or ./runbooks/remove-customer.mts ${customer}: the one that was ended goes on`,
+          ...(finalBackupIn(customer, closed.comment)
+            ? {
+                expected: 'an open one: a removal was ended between closing and renaming it',
+                next: `./runbooks/remove-customer.mts ${customer}, which goes on`,
+              }
+            : {
+                expected: 'an open one: a restore was ended between closing and renaming it',
+                next: `./runbooks/restore.mts ${customer} --swap, which goes on`,
+              }),
         })
       throw new Failure({
         found: `the database ${database} is not there`,
@@ -212,7 +220,7 @@ export async function discover(run: Run, platform: Platform, only?: string): Pro
     server().then((there) => withPostgres(there, customerDatabases)),
   ])
   const open = databases.filter(({ closed }) => !closed).map(({ datname }) => datname)
-  const closed = databases.filter((one) => one.closed).map(({ datname }) => datname)
+  const closed = databases.filter((one) => one.closed)
   const nameOf = (database: string) =>
     listed.names.find((customer) => namesOf(customer).database === database) ??
     database.replace(/^customer_/, '').replaceAll('_', '-') // as it was called, so that --customer and restore find it
@@ -229,21 +237,23 @@ export async function discover(run: Run, platform: Platform, only?: string): Pro
   const wanted = (customer: string) => only === undefined || customer === only
   const missing = listed.names.filter((customer) => wanted(customer) && !there.includes(customer))
   const unlisted = listed.known ? there.filter((name) => wanted(name) && !listed.names.includes(name)) : []
-  const shut = closed.map(nameOf).filter(wanted)
+  const shut = closed
+    .map(({ datname, comment }) => ({ customer: nameOf(datname), comment }))
+    .filter(({ customer }) => wanted(customer))
   return {
     sources: [
       ...open
         .map((database) => databaseSource(run, server, nameOf(database), database))
         .filter(({ name }) => wanted(name.replace('database/', ''))),
-      ...missing.map((customer) => missingSource(customer, false)),
-      ...shut.map((customer) => missingSource(customer, true)),
+      ...missing.map((customer) => missingSource(customer)),
+      ...shut.map(({ customer, comment }) => missingSource(customer, { comment })),
       ...customers.filter(wanted).map((customer) => secretsSource(platform, customer)),
       ...(only === undefined ? [stateSource(run)] : []),
     ],
     problems: [
       ...listed.problems,
       ...missing.map((customer) => `${customer} is in gitops/apps, and ${namesOf(customer).database} is not there`),
-      ...shut.map((customer) => `${namesOf(customer).database} takes no connections`),
+      ...shut.map(({ customer }) => `${namesOf(customer).database} takes no connections`),
       ...unlisted.map((name) => `${namesOf(name).database} is a database, and no customer in gitops/apps has it`),
     ],
   }
@@ -251,9 +261,12 @@ export async function discover(run: Run, platform: Platform, only?: string): Pro
 
 const hasSecrets = ({ site }: Run, customer: string) => existsSync(secretsFile(site.directory, customer))
 
-async function customerDatabases(client: pg.Client): Promise<{ datname: string; closed: boolean }[]> {
-  const { rows } = await client.query<{ datname: string; closed: boolean }>(
-    `SELECT datname, NOT datallowconn AS closed FROM pg_database WHERE datname LIKE 'customer\\_%' ORDER BY 1`,
+type CustomerDatabase = { datname: string; closed: boolean; comment: string | null }
+
+async function customerDatabases(client: pg.Client): Promise<CustomerDatabase[]> {
+  const { rows } = await client.query<CustomerDatabase>(
+    `SELECT datname, NOT datallowconn AS closed, shobj_description(oid, 'pg_database') AS comment
+     FROM pg_database WHERE datname LIKE 'customer\\_%' ORDER BY 1`,
   )
   return rows
 }

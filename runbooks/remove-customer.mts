@@ -8,6 +8,7 @@ import { openPlatform } from '../lib/platform.ts'
 import { dumpPrecondition } from '../lib/postgres-preflight.ts'
 import * as preflight from '../lib/preflight.ts'
 import * as removal from '../lib/removal.ts'
+import { roleGoneStep } from '../lib/role-removal.ts'
 import { runbook, startedAs } from '../lib/runbook.ts'
 
 export const removeCustomer = runbook({
@@ -21,7 +22,7 @@ export const removeCustomer = runbook({
     const platform = openPlatform(run)
     const { postgres, repository } = platform
 
-    const role = data.roleGoneStep(postgres, customer)
+    const role = roleGoneStep(postgres, customer)
     return {
       preflight: [
         ...preflight.providerPreconditions(run),

@@ -6,15 +6,8 @@ import { customerName } from '../lib/customers.ts'
 import { openPlatform } from '../lib/platform.ts'
 import { restorePrecondition } from '../lib/postgres-preflight.ts'
 import * as preflight from '../lib/preflight.ts'
-import {
-  backupOf,
-  databaseName,
-  parseTime,
-  restoredStep,
-  scratchName,
-  secretsRestoredStep,
-  swappedStep,
-} from '../lib/restore.ts'
+import { backupOf, restoredStep, scratchName, secretsRestoredStep, swappedStep } from '../lib/restore.ts'
+import { databaseName, parseTime } from '../lib/restore-arguments.ts'
 import { runbook, startedAs } from '../lib/runbook.ts'
 
 export const restore = runbook({

@@ -4,7 +4,8 @@ import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import type { Backup } from '../lib/backups.ts'
 import { EXIT, Failure } from '../lib/failure.ts'
-import { backupOf, databaseName, parseTime, scratchName } from '../lib/restore.ts'
+import { backupOf, scratchName } from '../lib/restore.ts'
+import { databaseName, parseTime } from '../lib/restore-arguments.ts'
 
 const misused = (work: () => unknown, text: string) => {
   try {
@@ -38,7 +39,7 @@ test('a time is in UTC unless it says otherwise, and a day is the whole of it', 
 })
 
 test('it is so wherever the machine stands', () => {
-  const script = `import { parseTime } from './lib/restore.ts'
+  const script = `import { parseTime } from './lib/restore-arguments.ts'
     console.log(JSON.stringify(${JSON.stringify(Object.keys(TIMES))}.map(parseTime)))`
   const output = execFileSync(process.execPath, ['--import', 'tsx', '--input-type=module', '-e', script], {
     env: { ...process.env, TZ: 'America/New_York' },

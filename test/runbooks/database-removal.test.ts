@@ -6,16 +6,27 @@ import { join } from 'node:path'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { converge, type Step } from '../../lib/converge.ts'
-import { dataGoneStep, finalBackupStep, roleGoneStep, setAsideStep, shutStep } from '../../lib/database-removal.ts'
+import { dataGoneStep, finalBackupStep, setAsideStep, shutStep } from '../../lib/database-removal.ts'
 import type { RunEvent } from '../../lib/events.ts'
 import { createExec } from '../../lib/exec.ts'
 import { createPipe } from '../../lib/pipe.ts'
 import { withPostgres } from '../../lib/postgres.ts'
+import { roleGoneStep } from '../../lib/role-removal.ts'
 import type { Run } from '../../lib/run.ts'
 import { Secret } from '../../lib/secret.ts'
 import { loadSite } from '../../lib/site.ts'
 import { dumpOf, folders, manifest, nothingIsLeft, put, remove } from './bucket.ts'
-import { administrator, clearFaults, must, type Operator, plant, spacesOf, sql, startOperator } from './operator.ts'
+import {
+  administrator,
+  clearFaults,
+  must,
+  type Operator,
+  plant,
+  run,
+  spacesOf,
+  sql,
+  startOperator,
+} from './operator.ts'
 
 /** One rehearsal for all, and every test has customers of its own. */
 const test = suite<{ operator: Operator }>('removing a database')
@@ -41,7 +52,7 @@ async function removeData(
   const scratch = mkdtempSync(join(tmpdir(), 'lunarfront-removal-'))
   const { signal } = new AbortController()
   const children = { environment: operator.env, signal }
-  const run = {
+  const itsRun = {
     ...{ runbook: 'remove-customer', site: loadSite(operator.siteFile, operator.env), environment: operator.env },
     ...{ scratch, signal, exec: createExec(children), pipe: createPipe(children), plan, emit: () => {} },
     ...{ spaces: () => spacesOf(operator), locked: () => !plan },
@@ -50,10 +61,10 @@ async function removeData(
   const later = async () => ({ ...(await server()), ...(lost ? { port: 1 } : {}) })
   const steps: Step[] = [
     shutStep(server, customer),
-    finalBackupStep(run, server, customer),
-    setAsideStep(run, later, customer),
+    finalBackupStep(itsRun, server, customer),
+    setAsideStep(itsRun, later, customer),
     roleGoneStep(later, customer),
-    ...(deleteData ? [dataGoneStep(run, server, customer)] : []),
+    ...(deleteData ? [dataGoneStep(itsRun, server, customer)] : []),
   ]
   const events: RunEvent[] = []
   try {
@@ -244,6 +255,26 @@ test('data goes with its verified backup, and not without', async ({ operator })
   assert.equal((await removeData(operator, 'gone', { deleteData: true })).changed, [])
 })
 
+test('one that was set aside and has no backup any more does not keep the others', async ({ operator }) => {
+  await customerWithRows(operator, 'twice', 1)
+  assert.is((await removeData(operator, 'twice')).exit, 0)
+  const [lost = ''] = await folders(operator, 'database/twice')
+  await remove(operator, `${lost}/manifest.json`)
+  await customerWithRows(operator, 'twice', 2)
+  assert.is((await removeData(operator, 'twice')).exit, 0)
+  const [first = '', second = ''] = await databasesOf(operator, 'twice')
+  const plan = await removeData(operator, 'twice', { deleteData: true, plan: true })
+  const lines = plan.events.flatMap((event) => (event.event === 'step finished' ? (event.drift ?? []) : []))
+  assert.match(
+    lines.join('\n'),
+    new RegExp(`DROP DATABASE ${second}, whose backup is .*\n.*backup of ${first}, is not there: it stays`),
+  )
+  const { exit, told } = await removeData(operator, 'twice', { deleteData: true })
+  assert.is(exit, 1)
+  assert.match(told, `${lost}, the final backup of ${first}, is not there`)
+  assert.equal(await databasesOf(operator, 'twice'), [first])
+})
+
 test('a removal that was begun and undone: what was written since is in another final backup', async ({ operator }) => {
   await customerWithRows(operator, 'undone', 3)
   assert.is((await removeData(operator, 'undone', { until: 2 })).exit, 0)
@@ -261,9 +292,13 @@ test('one that was ended while it set the database aside, or a restore that was,
 }) => {
   await customerWithRows(operator, 'closed', 3)
   const close = 'ALTER DATABASE customer_closed ALLOW_CONNECTIONS false'
+  /** What a backup says meanwhile. */
+  const said = async () => (await run(operator, 'backup', '--customer', 'closed', '--again')).stdout
   await sql(operator, 'defaultdb', close)
+  assert.match(await said(), 'next: ./runbooks/restore.mts closed --swap, which goes on')
   assert.is((await removeData(operator, 'closed', { until: 2 })).exit, 0)
   await sql(operator, 'defaultdb', close)
+  assert.match(await said(), 'next: ./runbooks/remove-customer.mts closed, which goes on')
   const { exit, told } = await removeData(operator, 'closed')
   assert.is(exit, 0, told)
   const [kept = ''] = await databasesOf(operator, 'closed')
@@ -279,12 +314,22 @@ test('what earlier restores have kept, and what was granted elsewhere, does not 
   await customerWithRows(operator, 'host', 1)
   await asCustomer(operator, 'host', 'GRANT SELECT ON notes TO customer_tied')
   await sql(operator, 'defaultdb', 'GRANT CONNECT ON DATABASE customer_host TO customer_tied')
+  // A drill that was killed while its database was dropped; and one that somebody has shut.
+  const [left, shut] = ['drill_tied_20260101t000000z', 'shut_tied']
+  for (const name of [left, shut]) {
+    await sql(operator, 'defaultdb', `CREATE DATABASE ${name} OWNER customer_tied`)
+    await sql(operator, name, 'SET ROLE customer_tied', 'CREATE TABLE notes AS SELECT generate_series(1, 3) AS id')
+    await sql(operator, 'defaultdb', `ALTER DATABASE ${name} ALLOW_CONNECTIONS false`)
+  }
   const { exit, told } = await removeData(operator, 'tied')
   assert.is(exit, 0, told)
   assert.not.ok(await roleIsThere(operator, 'tied'))
   const [before = '', kept = '', ...others] = await databasesOf(operator, 'tied')
-  assert.equal(others, [])
-  for (const name of [before, kept])
+  assert.equal(others, [shut])
+  const isOpen = `SELECT datallowconn FROM pg_database WHERE datname = '${shut}'`
+  assert.equal(await sql(operator, 'defaultdb', isOpen), [{ datallowconn: false }])
+  await sql(operator, 'defaultdb', `ALTER DATABASE ${shut} ALLOW_CONNECTIONS true`)
+  for (const name of [before, kept, shut])
     assert.equal(await sql(operator, name, 'SELECT count(*)::int AS rows FROM notes'), [{ rows: 3 }], name)
   assert.match(before, /^before_tied_/)
   assert.equal(await asCustomer(operator, 'host', 'SELECT count(*)::int AS rows FROM notes'), [{ rows: 1 }])
