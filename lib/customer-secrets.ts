@@ -12,9 +12,29 @@ import { Secret } from './secret.ts'
 const secretsSchema = z.strictObject({
   database_password: z.string().regex(/^[A-Za-z0-9_-]{32,}$/),
   jwt_secret: z.string().regex(/^[A-Za-z0-9_-]{43,}$/),
+  others: z.record(z.string().regex(/^[-._A-Za-z0-9]{1,253}$/), z.base64()).default({}),
 })
 
-export type CustomerSecrets = { databasePassword: Secret; jwtSecret: Secret }
+export type CustomerSecrets = {
+  databasePassword: Secret
+  jwtSecret: Secret
+  /** what people have added to the customer's Secret, by key: in base64, as Kubernetes has it, since it need not be text */
+  others: Record<string, Secret>
+}
+
+/** A shorter text, such as a port or `true`, is no secret, and to mask it would mask other words. */
+const SHORTEST_SECRET = 8
+
+const asSecrets = (others: Record<string, string>): Record<string, Secret> =>
+  Object.fromEntries(
+    Object.entries(others)
+      .sort(([one], [other]) => (one < other ? -1 : 1))
+      .map(([key, value]) => {
+        const text = Buffer.from(value, 'base64').toString()
+        if (text.length >= SHORTEST_SECRET) new Secret(text) // from now on it is masked
+        return [key, new Secret(value)]
+      }),
+  )
 
 /** @param directory the site's folder on this machine */
 export const secretsFile = (directory: string, customer: string) => join(directory, 'secrets', `${customer}.json`)
@@ -26,20 +46,31 @@ export const secretsFile = (directory: string, customer: string) => join(directo
  */
 export function parseSecrets(text: string, source: string, next?: string): CustomerSecrets {
   try {
-    const { database_password, jwt_secret } = secretsSchema.parse(JSON.parse(text))
-    return { databasePassword: new Secret(database_password), jwtSecret: new Secret(jwt_secret) }
+    const { database_password, jwt_secret, others } = secretsSchema.parse(JSON.parse(text))
+    return {
+      databasePassword: new Secret(database_password),
+      jwtSecret: new Secret(jwt_secret),
+      others: asSecrets(others),
+    }
   } catch {
     throw new Failure({
       found: `${source} is not a file of secrets as add-customer writes it`,
-      expected: 'database_password and jwt_secret',
+      expected: 'database_password and jwt_secret, and others where people have added some',
       ...(next ? { next } : {}),
     })
   }
 }
 
 /** @returns the text of a file of secrets */
-export const secretsText = ({ databasePassword, jwtSecret }: CustomerSecrets): string =>
-  `${JSON.stringify({ database_password: databasePassword.reveal(), jwt_secret: jwtSecret.reveal() }, null, 2)}\n`
+export function secretsText({ databasePassword, jwtSecret, others }: CustomerSecrets): string {
+  const revealed = Object.entries(others).map(([key, value]) => [key, value.reveal()])
+  const text = {
+    database_password: databasePassword.reveal(),
+    jwt_secret: jwtSecret.reveal(),
+    ...(revealed.length > 0 ? { others: Object.fromEntries(revealed) } : {}),
+  }
+  return `${JSON.stringify(text, null, 2)}\n`
+}
 
 /** @returns the customer's secrets; throws when they are not there or not readable as such */
 export function readSecrets(directory: string, customer: string): CustomerSecrets {
@@ -83,7 +114,7 @@ export const secretsStep = (
   home: SecretsHome,
   options: { isCustomer: () => Promise<boolean>; renew: boolean },
 ): Step => {
-  const { directory, customer } = home
+  const { directory, customer, onCluster } = home
   const file = secretsFile(directory, customer)
   return step<Drift>({
     title: `secrets of ${customer} are kept`,
@@ -104,7 +135,9 @@ export const secretsStep = (
       if (existsSync(file)) return chmodSync(file, 0o600)
       const databasePassword = new Secret(randomBytes(24).toString('base64url'))
       const jwtSecret = new Secret(randomBytes(48).toString('base64url'))
-      writeWhole(file, secretsText({ databasePassword, jwtSecret }))
+      // Only those that runbooks make are made anew.
+      const others = (options.renew ? await onCluster().catch(() => undefined) : undefined)?.others ?? {}
+      writeWhole(file, secretsText({ databasePassword, jwtSecret, others }))
     },
   })
 }

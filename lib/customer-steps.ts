@@ -59,9 +59,9 @@ export function instanceSteps(
   const { run, kubernetes, repository } = platform
   const { secrets, credentials, record, applications } = options
   const { login, own, values } = options.data
-  const { home, environment } = openSecrets(platform, customer)
+  const { home, data } = openSecrets(platform, customer)
   const namespace = namespaceStep(kubernetes, customer, [credentials])
-  const secret = secretStep(kubernetes, customer, environment, [secrets, namespace])
+  const secret = secretStep(kubernetes, customer, data, [secrets, namespace])
   const gone = fileGoneStep(home, 'the cluster has them', [secret, login, values])
   const ready = [login, own, values, secret, ...(applications ? [applications] : [])]
   const instance = instanceStep(kubernetes, repository, customer, ready)

@@ -54,40 +54,41 @@ export const namespaceStep = (kubernetes: Kubernetes, customer: string, needs: r
 
 // --- the Secret ------------------------------------------------------------------------
 
-/** @returns what the application finds in its environment */
-export function instanceEnvironment(
+/** The keys that are made here; all others of the Secret are people's. */
+type OwnKey = 'CA_CERT' | 'DATABASE_URL' | 'JWT_SECRET' | 'REDIS_URL'
+
+/** The Secret's content, in base64 by key: what the application finds in its environment. */
+type SecretData = Record<OwnKey, string> & Record<string, string>
+
+/** @returns what the customer's Secret is to hold */
+export function secretData(
   customer: string,
-  { databasePassword, jwtSecret }: CustomerSecrets,
+  { databasePassword, jwtSecret, others }: CustomerSecrets,
   { postgres, valkeyUrl }: Outputs,
-): Record<string, string> {
+): SecretData {
   const { database } = namesOf(customer)
   const { host, port, ca } = postgres
   const url = `postgresql://${database}:${databasePassword.reveal()}@${host}:${port}/${database}?sslmode=verify-full`
+  const encoded = (text: string) => Buffer.from(text).toString('base64')
   return {
-    CA_CERT: ca,
-    DATABASE_URL: new Secret(url).reveal(),
-    JWT_SECRET: jwtSecret.reveal(),
-    REDIS_URL: valkeyUrl.reveal(),
+    ...Object.fromEntries(Object.entries(others).map(([key, value]) => [key, value.reveal()])),
+    CA_CERT: encoded(ca),
+    DATABASE_URL: encoded(new Secret(url).reveal()),
+    JWT_SECRET: encoded(jwtSecret.reveal()),
+    REDIS_URL: encoded(valkeyUrl.reveal()),
   }
 }
 
 /** @returns SHA-256 of what the Secret holds: for the values file, so that another Secret makes other pods */
-export const checksumOf = (environment: Record<string, string>): string =>
-  createHash('sha256').update(JSON.stringify(environment)).digest('hex')
+export const checksumOf = (data: SecretData): string => createHash('sha256').update(JSON.stringify(data)).digest('hex')
 
-const secretObject = (customer: string, data?: Record<string, string>): KubernetesObject => {
+const secretObject = (customer: string, data?: SecretData): KubernetesObject => {
   const { slug } = namesOf(customer)
   return {
     apiVersion: 'v1',
     kind: 'Secret',
     metadata: { name: slug, namespace: slug, labels: { [CUSTOMER_LABEL]: customer } },
-    ...(data
-      ? {
-          data: Object.fromEntries(
-            Object.entries(data).map(([key, value]) => [key, Buffer.from(value).toString('base64')]),
-          ),
-        }
-      : {}),
+    ...(data ? { data } : {}),
   }
 }
 
@@ -95,38 +96,39 @@ const secretObject = (customer: string, data?: Record<string, string>): Kubernet
 export const secretStep = (
   kubernetes: Kubernetes,
   customer: string,
-  environment: () => Promise<Record<string, string>>,
+  data: () => Promise<SecretData>,
   needs: readonly AnyStep[],
 ): Step =>
   objectsStep(kubernetes, {
     title: `Secret ${namesOf(customer).slug} is on the cluster`,
     needs,
     secret: true,
-    objects: async () => [secretObject(customer, await environment())],
+    objects: async () => [secretObject(customer, await data())],
   })
 
-const dataSchema = z.object({ data: z.object({ DATABASE_URL: z.string(), JWT_SECRET: z.string() }) })
+const own = { CA_CERT: z.string(), DATABASE_URL: z.string(), JWT_SECRET: z.string(), REDIS_URL: z.string() }
+const dataSchema = z.object({ data: z.object(own).partial({ CA_CERT: true, REDIS_URL: true }).catchall(z.string()) })
 
 /** @returns the customer's secrets as the cluster has them; undefined where it has none */
 export async function secretsOnCluster(kubernetes: Kubernetes, customer: string): Promise<CustomerSecrets | undefined> {
   const [found] = await findObjects(kubernetes, [secretObject(customer)], { shown: false })
   if (!found) return undefined
-  const { data } = dataSchema.parse(found)
+  const { CA_CERT: _ca, DATABASE_URL, JWT_SECRET, REDIS_URL: _url, ...others } = dataSchema.parse(found).data
   const plain = (text: string) => Buffer.from(text, 'base64').toString()
-  const database_password = decodeURIComponent(new URL(plain(data.DATABASE_URL)).password)
-  const text = JSON.stringify({ database_password, jwt_secret: plain(data.JWT_SECRET) })
+  const database_password = decodeURIComponent(new URL(plain(DATABASE_URL)).password)
+  const text = JSON.stringify({ database_password, jwt_secret: plain(JWT_SECRET), others })
   return parseSecrets(text, `Secret ${namesOf(customer).slug} of the cluster`)
 }
 
 /** What an instance is given, from wherever its secrets are. */
 export function openSecrets({ secrets, outputs }: Platform, customer: string) {
   const home = secrets(customer)
-  const environment = async () => instanceEnvironment(customer, await findSecrets(home), await outputs())
+  const data = async () => secretData(customer, await findSecrets(home), await outputs())
   return {
     home,
     password: async () => (await findSecrets(home)).databasePassword,
-    environment,
-    checksum: async () => checksumOf(await environment()),
+    data,
+    checksum: async () => checksumOf(await data()),
   }
 }
 

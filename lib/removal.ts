@@ -143,6 +143,15 @@ export function stoppedStep({ kubernetes }: Platform, customer: string): Step {
   })
 }
 
+/** @returns names of the Secrets that people have made there, or the chart has out of values */
+async function secretsIn({ kubectl }: Kubernetes, namespace: string): Promise<string[]> {
+  const { stdout } = await kubectl(['get', 'secrets', `--namespace=${namespace}`, '--output=name'])
+  return stdout
+    .split('\n')
+    .filter(Boolean)
+    .map((name) => name.replace('secret/', ''))
+}
+
 export function namespaceGoneStep({ kubernetes }: Platform, customer: string): Step {
   const { slug } = namesOf(customer)
   const namespace: KubernetesObject = { apiVersion: 'v1', kind: 'Namespace', metadata: { name: slug } }
@@ -150,7 +159,10 @@ export function namespaceGoneStep({ kubernetes }: Platform, customer: string): S
     title: `namespace ${slug} is gone`,
     check: async () => {
       const [found] = await findObjects(kubernetes, [namespace])
-      return found ? { lines: [`delete Namespace ${slug}, with all that is in it`] } : undefined
+      if (!found) return undefined
+      const others = (await secretsIn(kubernetes, slug)).filter((name) => name !== slug)
+      const unsaved = others.length > 0 ? `: also the Secrets ${others.join(', ')}, which no backup has` : ''
+      return { lines: [`delete Namespace ${slug}, with all that is in it${unsaved}`] }
     },
     apply: async (_drift, work) => {
       work.waitingFor('Kubernetes, which deletes what is in it')

@@ -17,13 +17,18 @@ export const versionOf = async (operator: Operator, customer: string): Promise<u
 /** Tells Argo CD to look at the repository now, as its webhook does: for new customers, and for each one's Application. */
 export function announce(operator: Operator): void {
   const set = ['annotate', '--namespace=argocd', '--overwrite']
-  kubectl(operator, ...set, 'applicationset/customers', 'argocd.argoproj.io/application-set-refresh=true')
+  const anew = `argocd.argoproj.io/application-set-refresh=${Date.now()}` // the same value once more is no change
+  kubectl(operator, ...set, 'applicationset/customers', anew)
   kubectl(operator, ...set, 'applications', '--all', 'argocd.argoproj.io/refresh=normal')
 }
 
 type Application = {
   metadata: { name: string; annotations?: Record<string, string> }
-  status?: { sync?: { revision?: string }; conditions?: { message: string }[] }
+  status?: {
+    sync?: { revision?: string; status?: string }
+    conditions?: { message: string }[]
+    operationState?: { phase: string; message?: string; syncResult?: { revision?: string } }
+  }
 }
 
 type ApplicationSet = Pick<Application, 'metadata'> & {
@@ -33,21 +38,31 @@ type ApplicationSet = Pick<Application, 'metadata'> & {
 export const applicationsOf = (operator: Operator): Application[] =>
   JSON.parse(kubectl(operator, 'get', 'applications', '--namespace=argocd', '-o', 'json')).items
 
-/** Announces what was pushed, and waits until Argo CD has looked at it, or has said that it cannot. */
+/** Whether Argo CD has done all that it does at that commit: synced it, tried to in vain, or found that it cannot. */
+function isDoneWith({ metadata, status }: Application, head: string): boolean {
+  if (metadata.annotations?.['argocd.argoproj.io/refresh'] !== undefined) return false
+  if (status?.operationState?.phase === 'Running') return false
+  if (status?.conditions?.length) return true
+  const isTried = status?.operationState?.syncResult?.revision === head
+  return status?.sync?.revision === head && (status.sync.status === 'Synced' || isTried)
+}
+
+/** @returns what Argo CD says of a customer's Application: what it cannot do, and how its last work ended */
+export function toldOf(operator: Operator, customer: string): string {
+  const { status } = applicationsOf(operator).find(({ metadata }) => metadata.name === `customer-${customer}`) ?? {}
+  return [...(status?.conditions ?? []), status?.operationState].map((one) => one?.message ?? '').join('\n')
+}
+
+/** Announces what was pushed, and waits until Argo CD is done with it, or has said that it cannot be. */
 export async function looked(operator: Operator): Promise<void> {
   const head = git(operator, 'rev-parse', 'main').trim()
   announce(operator)
   const set = ['get', 'applicationset', 'customers', '--namespace=argocd', '-o', 'json']
-  await until('Argo CD has looked at the repository', 60, () => {
+  await until('Argo CD is done with what was pushed', 180, () => {
     const { metadata, status } = JSON.parse(kubectl(operator, ...set)) as ApplicationSet
     const asked = metadata.annotations?.['argocd.argoproj.io/application-set-refresh']
     const cannot = status?.conditions?.some((one) => one.type === 'ErrorOccurred' && one.status === 'True')
-    const seen = applicationsOf(operator).every(
-      ({ metadata, status }) =>
-        metadata.annotations?.['argocd.argoproj.io/refresh'] === undefined &&
-        (status?.sync?.revision === head || status?.conditions?.length),
-    )
-    return (asked === undefined || cannot === true) && seen
+    return (asked === undefined || cannot === true) && applicationsOf(operator).every((one) => isDoneWith(one, head))
   })
 }
 

@@ -25,9 +25,12 @@ export async function killAt(
   return (await started.ended).signal === 'SIGKILL'
 }
 
+/** Of what a step waits for: so many of it it is killed at. */
+const WAITS = 2
+
 /**
- * Kills the runbook at every step's beginning and at its end, one run at each, every run going on from where the one
- * before was killed, until one has nothing left to be killed at.
+ * Kills the runbook at every step's beginning, within it when it begins to wait for something, and at its end, one run at
+ * each, every run going on from where the one before was killed, until one has nothing left to be killed at.
  *
  * @returns how many runs were killed, and the steps that each of them had begun to apply; throws where a run ends in
  *   another way before it has converged
@@ -39,14 +42,21 @@ export async function killedAtEveryStep(
 ): Promise<{ kills: number; begun: Set<string> }> {
   const moments = new Set<string>()
   const begun = new Set<string>()
+  const waits = new Map<string, number>()
   for (let kills = 0; kills < 200; kills++) {
     const started = start(operator, runbook, ...args, '--json')
     let isKilled = false
+    let isLocked = false
     watch(started, (event) => {
-      if (event.event !== 'step drifted' && !(event.event === 'step finished' && event.status === 'changed')) return
-      begun.add(event.step)
-      const moment = `${event.event} ${event.step}`
+      if (event.event === 'lock taken') isLocked = true
+      const isWaiting = event.event === 'step waiting' && isLocked
+      if (event.event === 'step drifted' || (event.event === 'step finished' && event.status === 'changed'))
+        begun.add(event.step)
+      else if (!isWaiting) return
+      const moment = `${event.event} ${event.step}${isWaiting ? `: ${event.for}` : ''}`
       if (isKilled || moments.has(moment)) return
+      if (isWaiting && (waits.get(event.step) ?? 0) >= WAITS) return
+      if (isWaiting) waits.set(event.step, (waits.get(event.step) ?? 0) + 1)
       isKilled = started.child.kill('SIGKILL')
       moments.add(moment)
     })

@@ -6,7 +6,7 @@ import * as assert from 'uvu/assert'
 import { clusterObstacle } from '../../rehearsal/tools/cluster.ts'
 import { thisMachine } from '../../rehearsal/tools/machine.ts'
 import { ask, kubectl, startFullOperator } from './full.ts'
-import { applicationsOf, assertUnharmed, belongingsOf, looked, until } from './instances.ts'
+import { applicationsOf, assertUnharmed, belongingsOf, looked, toldOf, until } from './instances.ts'
 import { commitByHand, must, type Operator } from './operator.ts'
 
 type Context = { operator: Operator; before: Record<string, string[]> }
@@ -33,13 +33,23 @@ const everybodyUnharmed = async ({ operator, before }: Context, why: string) => 
   for (const customer of CUSTOMERS) await assertUnharmed(operator, customer, before[customer] ?? [], why)
 }
 
-/** Commits the mistake, looks at what has become of everybody, and takes it back. */
-async function mistaken(context: Context, why: string, change: (clone: string) => void, meanwhile = () => {}) {
+/**
+ * Commits the mistake, looks at what has become of everybody, and takes it back.
+ *
+ * @param arrived throws unless the mistake has come to where it could do harm; or what Argo CD has to say of acme then
+ */
+async function mistaken(
+  context: Context,
+  why: string,
+  change: (clone: string) => void,
+  arrived: RegExp | (() => void),
+) {
   const { operator } = context
   const undo = commitByHand(operator, change)
   try {
     await looked(operator)
-    meanwhile()
+    if (arrived instanceof RegExp) assert.match(toldOf(operator, 'acme'), arrived, why)
+    else arrived()
     await everybodyUnharmed(context, why)
   } finally {
     undo()
@@ -55,32 +65,41 @@ const edit = (clone: string, path: string, change: (text: string) => string) => 
   writeFileSync(file, after)
 }
 
+const NO_FILE = /customer-acme\/values\.yaml: no such file/
+
 test('a customer’s folder is removed', (context) =>
-  mistaken(context, 'no folder', (clone) => rmSync(join(clone, APPS, 'customer-acme'), { recursive: true })))
+  mistaken(context, 'no folder', (clone) => rmSync(join(clone, APPS, 'customer-acme'), { recursive: true }), NO_FILE))
 
 test('all folders are removed', (context) =>
-  mistaken(context, 'no folders', (clone) => rmSync(join(clone, APPS), { recursive: true })))
+  mistaken(context, 'no folders', (clone) => rmSync(join(clone, APPS), { recursive: true }), NO_FILE))
 
 test('a customer’s folder gets another name', (context) =>
   mistaken(
     context,
     'another folder',
     (clone) => renameSync(join(clone, APPS, 'customer-acme'), join(clone, APPS, 'customer-zenith')),
-    () => {
-      const zenith = applicationsOf(context.operator).find(({ metadata }) => metadata.name === 'customer-zenith')
-      assert.match(zenith?.status?.conditions?.[0]?.message ?? '', /values are those of customer acme/)
-    },
+    () => assert.match(toldOf(context.operator, 'zenith'), /values are those of customer acme/),
   ))
 
-test('a values file is no YAML, and has a key that nobody knows', async (context) => {
-  const path = `${APPS}/customer-acme/values.yaml`
-  await mistaken(context, 'no YAML', (clone) => edit(clone, path, (text) => `${text}\n  : [`))
-  await mistaken(context, 'unknown key', (clone) => edit(clone, path, (text) => `${text}\nreplica: 0\n`))
-})
+const VALUES = `${APPS}/customer-acme/values.yaml`
+
+test('a values file is no YAML', (context) =>
+  mistaken(context, 'no YAML', (clone) => edit(clone, VALUES, (text) => `${text}\n  : [`), /values\.yaml|yaml: /))
+
+test('a values file has a key that nobody knows', (context) =>
+  mistaken(
+    context,
+    'unknown key',
+    (clone) => edit(clone, VALUES, (text) => `${text}\nreplica: 0\n`),
+    /additional properties 'replica' not allowed/,
+  ))
 
 test('a customer’s file says that it is somebody else’s', (context) =>
-  mistaken(context, 'beta’s name in acme’s folder', (clone) =>
-    edit(clone, `${APPS}/customer-acme/values.yaml`, (text) => text.replace(/^customer: .*$/m, 'customer: beta')),
+  mistaken(
+    context,
+    'beta’s name in acme’s folder',
+    (clone) => edit(clone, VALUES, (text) => text.replace(/^customer: .*$/m, 'customer: beta')),
+    /values are those of customer beta/,
   ))
 
 test('the chart puts something into another namespace, and something that is nobody’s', (context) =>
@@ -96,6 +115,7 @@ test('the chart puts something into another namespace, and something that is nob
       )
     },
     () => {
+      assert.match(toldOf(context.operator, 'acme'), /not permitted in project/)
       const found = ['secret/mistake', 'namespace/mistake'].map((name) =>
         kubectl(context.operator, 'get', name, '--namespace=default', '--ignore-not-found', '-o', 'name'),
       )
@@ -103,13 +123,47 @@ test('the chart puts something into another namespace, and something that is nob
     },
   ))
 
+/** @returns an object in argocd, as it is on the cluster, or as that path of it */
+const inArgocd = ({ operator }: Context, name: string, path?: string) =>
+  kubectl(operator, 'get', name, '--namespace=argocd', '-o', path ? `jsonpath=${path}` : 'name').trim()
+
 test('the ApplicationSet looks at a folder that is not there', (context) =>
-  mistaken(context, 'another path', (clone) =>
-    edit(clone, SET, (text) => text.replace('path: gitops/apps/customer-*', 'path: gitops/customers/customer-*')),
+  mistaken(
+    context,
+    'another path',
+    (clone) =>
+      edit(clone, SET, (text) => text.replace('path: gitops/apps/customer-*', 'path: gitops/customers/customer-*')),
+    () => {
+      const path = inArgocd(context, 'applicationset/customers', '{.spec.generators[0].git.files[0].path}')
+      assert.is(path, 'gitops/customers/customer-*/values.yaml')
+    },
   ))
 
 test('the ApplicationSet is not in the repository any more', (context) =>
-  mistaken(context, 'no ApplicationSet', (clone) => edit(clone, SET, (text) => text.slice(0, text.lastIndexOf('---')))))
+  mistaken(
+    context,
+    'no ApplicationSet',
+    (clone) => edit(clone, SET, (text) => text.slice(0, text.lastIndexOf('---'))),
+    () => {
+      assert.is(inArgocd(context, 'application/platform', '{.status.sync.status}'), 'OutOfSync')
+      assert.is(inArgocd(context, 'applicationset/customers'), 'applicationset.argoproj.io/customers')
+    },
+  ))
+
+test('the backup schedule is not in the repository any more: its namespace stays, with what was put there', (context) => {
+  const secret = () =>
+    kubectl(context.operator, 'get', 'secret/backups', '--namespace=backups', '-o', 'jsonpath={.metadata.uid}')
+  const before = secret()
+  return mistaken(
+    context,
+    'no schedule',
+    (clone) => rmSync(join(clone, 'gitops/platform/chart/templates/backups.yaml')),
+    () => {
+      assert.is(kubectl(context.operator, 'get', 'cronjobs', '--namespace=backups', '-o', 'name'), '')
+      assert.is(secret(), before)
+    },
+  )
+})
 
 test('the ApplicationSet is deleted by hand: Argo CD makes it again, and its Applications', async (context) => {
   const { operator } = context

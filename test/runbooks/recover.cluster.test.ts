@@ -4,7 +4,7 @@ import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { clusterObstacle } from '../../rehearsal/tools/cluster.ts'
 import { thisMachine } from '../../rehearsal/tools/machine.ts'
-import { ask, clusterOf, FIRST_RELEASE, loseCluster, startFullOperator } from './full.ts'
+import { ask, clusterOf, FIRST_RELEASE, kubectl, loseCluster, startFullOperator } from './full.ts'
 import { digitalocean, must, type Operator } from './operator.ts'
 
 const CUSTOMERS = ['acme', 'beta', 'gamma', 'delta', 'epsilon']
@@ -15,6 +15,12 @@ const credentialsOf = (customer: string) => ({
   email: `someone@${customer}.test`,
   password: `correct horse ${customer}`,
 })
+
+/** What an operator has added to acme's Secret by hand, in base64. */
+const OTHERS = {
+  SMTP_PASSWORD: Buffer.from('correct horse battery').toString('base64'),
+  'store.p12': Buffer.from([0, 255, 128, 10]).toString('base64'),
+}
 
 test.before(async (context) => {
   const operator = await startFullOperator()
@@ -27,6 +33,10 @@ test.before(async (context) => {
     const { body: session } = await ask(operator, customer, '/v1/sessions', { body })
     context.tokens[customer] = String(session.token)
   }
+  const patch = JSON.stringify({ data: OTHERS })
+  kubectl(operator, '-n', 'customer-acme', 'patch', 'secret', 'customer-acme', `--patch=${patch}`)
+  assert.match(await must(operator, 'add-customer', 'acme'), /changed {2}Argo CD runs customer-acme/)
+  assert.match(await must(operator, 'add-customer', 'acme'), / ok, 0 changed/)
   await must(operator, 'backup')
 })
 
@@ -46,6 +56,10 @@ async function everybodyIsBack({ operator, tokens }: { operator: Operator; token
     const again = await ask(operator, customer, '/v1/sessions', { body: credentialsOf(customer) })
     assert.ok(again.status < 300, `${customer}: ${again.status}`)
   }
+  const inAcme = (...args: string[]) => kubectl(operator, '-n', 'customer-acme', ...args)
+  const { data } = JSON.parse(inAcme('get', 'secret', 'customer-acme', '-o', 'json'))
+  assert.equal({ ...data, ...OTHERS }, data)
+  assert.is(inAcme('exec', 'deployment/app', '--', 'printenv', 'SMTP_PASSWORD').trim(), 'correct horse battery')
 }
 
 async function recovered(operator: Operator): Promise<void> {

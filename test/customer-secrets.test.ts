@@ -1,0 +1,81 @@
+// A customer's secrets as a file, a backup and the cluster's Secret have them, with the keys that people have added.
+import { test } from 'uvu'
+import * as assert from 'uvu/assert'
+import { parseSecrets, secretsText } from '../lib/customer-secrets.ts'
+import { checksumOf, secretData } from '../lib/instance.ts'
+import { redact, Secret } from '../lib/secret.ts'
+import type { Outputs } from '../lib/terraform.ts'
+
+const OWN = { database_password: 'p'.repeat(32), jwt_secret: 'j'.repeat(64) }
+const base64 = (text: string) => Buffer.from(text).toString('base64')
+const outputs = {
+  postgres: { host: 'db.test', port: 25060, ca: 'CA' },
+  valkeyUrl: new Secret('rediss://default:valkey-password@valkey.test:25061'),
+} as unknown as Outputs
+
+test('what people have added is kept byte for byte, text or not', () => {
+  const others = {
+    SMTP_PASSWORD: base64('correct horse battery'),
+    'cert.p12': Buffer.from([0, 255, 128]).toString('base64'),
+  }
+  const text = JSON.stringify({ ...OWN, others })
+  const secrets = parseSecrets(text, 'a test')
+  assert.equal(JSON.parse(secretsText(secrets)), { ...OWN, others })
+  const data = secretData('acme', secrets, outputs)
+  assert.equal({ ...data, ...others }, data)
+  assert.equal(
+    Object.keys(data).sort(),
+    ['CA_CERT', 'DATABASE_URL', 'JWT_SECRET', 'REDIS_URL', ...Object.keys(others)].sort(),
+  )
+  assert.match(
+    Buffer.from(data.DATABASE_URL, 'base64').toString(),
+    /^postgresql:\/\/customer_acme:p{32}@db.test:25060\/customer_acme/,
+  )
+})
+
+test('a file from before there were others is as good, and stays as it was', () => {
+  const text = `${JSON.stringify(OWN, null, 2)}\n`
+  assert.is(secretsText(parseSecrets(text, 'a test')), text)
+})
+
+test('another value makes another checksum, and another order does not', () => {
+  const sum = (others: Record<string, string>) =>
+    checksumOf(secretData('acme', parseSecrets(JSON.stringify({ ...OWN, others }), 'a test'), outputs))
+  const [A, B] = [base64('a value'), base64('another')]
+  assert.is(sum({ A, B }), sum({ B, A }))
+  for (const other of [{ A }, { A, B: A }, {}]) assert.is.not(sum({ A, B }), sum(other))
+})
+
+test('what people have added takes the place of none of ours', () => {
+  const others = { JWT_SECRET: base64('theirs'), CA_CERT: base64('theirs') }
+  const data = secretData('acme', parseSecrets(JSON.stringify({ ...OWN, others }), 'a test'), outputs)
+  assert.equal([data.JWT_SECRET, data.CA_CERT], [base64(OWN.jwt_secret), base64('CA')])
+})
+
+test('a long value is masked from then on, and a short one is no secret', () => {
+  parseSecrets(
+    JSON.stringify({ ...OWN, others: { PORT: base64('587'), TLS: base64('true'), KEY: base64('sk-live-0123') } }),
+    'a test',
+  )
+  assert.is(redact('587 is true of sk-live-0123'), '587 is true of [redacted]')
+})
+
+test('what is no file of secrets is refused without a word of it', () => {
+  for (const text of [
+    '{',
+    '{}',
+    JSON.stringify({ ...OWN, more: 1 }),
+    JSON.stringify({ ...OWN, others: { A: 'hunter2!' } }),
+  ]) {
+    try {
+      parseSecrets(text, 'a test')
+    } catch (error) {
+      assert.match((error as Error).message, 'a test is not a file of secrets')
+      assert.not.match((error as Error).message, 'hunter2')
+      continue
+    }
+    assert.unreachable(text)
+  }
+})
+
+test.run()
