@@ -1,10 +1,11 @@
 // Argo CD's Applications: what keeps one from being as the repository says, and how Argo CD is asked to look or to try again.
 import * as z from 'zod'
 import type { Work } from './converge.ts'
+import { Failure } from './failure.ts'
 import { findObjects, follow, type Kubernetes } from './kubernetes.ts'
 
 /** Argo CD's own. */
-export const NAMESPACE = 'argocd'
+export const ARGOCD_NAMESPACE = 'argocd'
 
 const applicationSchema = z.looseObject({
   metadata: z.looseObject({ name: z.string() }),
@@ -61,7 +62,7 @@ export const isSettled = (application: Application): boolean =>
 /** @returns the Application; undefined where there is none */
 export async function findApplication(kubernetes: Kubernetes, name: string): Promise<Application | undefined> {
   const [found] = await findObjects(kubernetes, [
-    { apiVersion: 'argoproj.io/v1alpha1', kind: 'Application', metadata: { name, namespace: NAMESPACE } },
+    { apiVersion: 'argoproj.io/v1alpha1', kind: 'Application', metadata: { name, namespace: ARGOCD_NAMESPACE } },
   ])
   return found && applicationSchema.parse(found)
 }
@@ -69,7 +70,7 @@ export async function findApplication(kubernetes: Kubernetes, name: string): Pro
 const patchApplication = ({ kubectl }: Kubernetes, name: string, patch: object) =>
   kubectl([
     'patch',
-    `--namespace=${NAMESPACE}`,
+    `--namespace=${ARGOCD_NAMESPACE}`,
     `application/${name}`,
     '--type=merge',
     `--patch=${JSON.stringify(patch)}`,
@@ -92,7 +93,7 @@ export async function endOperation(kubernetes: Kubernetes, name: string): Promis
   const ended = '--for=jsonpath={.status.operationState.phase}=Failed'
   // Not seen: it has begun with another commit already.
   const codes = [0, 1]
-  await kubernetes.kubectl(['wait', `application/${name}`, `--namespace=${NAMESPACE}`, ended, '--timeout=30s'], {
+  await kubernetes.kubectl(['wait', `application/${name}`, `--namespace=${ARGOCD_NAMESPACE}`, ended, '--timeout=30s'], {
     codes,
   })
 }
@@ -101,7 +102,7 @@ export async function endOperation(kubernetes: Kubernetes, name: string): Promis
 export const refreshApplication = ({ kubectl }: Kubernetes, name: string) =>
   kubectl([
     'annotate',
-    `--namespace=${NAMESPACE}`,
+    `--namespace=${ARGOCD_NAMESPACE}`,
     '--overwrite',
     `application/${name}`,
     'argocd.argoproj.io/refresh=normal',
@@ -111,12 +112,64 @@ export const refreshApplication = ({ kubectl }: Kubernetes, name: string) =>
 export const refreshApplications = ({ kubectl }: Kubernetes) =>
   kubectl([
     'annotate',
-    `--namespace=${NAMESPACE}`,
+    `--namespace=${ARGOCD_NAMESPACE}`,
     '--overwrite',
     'applications',
     '--all',
     'argocd.argoproj.io/refresh=normal',
   ])
+
+const REFRESH_SET = 'argocd.argoproj.io/application-set-refresh'
+/** Seconds that Argo CD may take to look at the repository; it tells sooner what it cannot make of it. */
+const SET_PATIENCE = 120
+const SET_ERROR = 15
+
+const applicationSetSchema = z.looseObject({
+  metadata: z.looseObject({ annotations: z.record(z.string(), z.string()).default({}) }),
+  status: z
+    .looseObject({
+      conditions: z
+        .array(z.object({ type: z.string(), status: z.string(), message: z.string().default('') }))
+        .default([]),
+    })
+    .prefault({}),
+})
+
+/**
+ * Has Argo CD look for customers' folders that are new or gone.
+ *
+ * @returns when it has; throws a Failure with its reason where it cannot make Applications of what it finds
+ */
+export async function refreshApplicationSet(kubernetes: Kubernetes): Promise<void> {
+  const set = ['applicationset', 'customers', `--namespace=${ARGOCD_NAMESPACE}`]
+  // Any value asks; the one of a request that came to nothing is still there, and the same again would be no change.
+  await kubernetes.kubectl(['annotate', ...set, '--overwrite', `${REFRESH_SET}=${Date.now()}`])
+  const enough = new AbortController()
+  let hasLooked = false
+  let error: string | undefined
+  const timer = setTimeout(() => error && enough.abort(), SET_ERROR * 1000)
+  const seen = (object: unknown) => {
+    const { metadata, status } = applicationSetSchema.parse(object)
+    hasLooked = metadata.annotations[REFRESH_SET] === undefined // it takes the annotation away when it has
+    error = status.conditions.find((one) => one.type === 'ErrorOccurred' && one.status === 'True')?.message
+    return hasLooked
+  }
+  await follow(kubernetes, set, seen, { enough, timeout: SET_PATIENCE }).finally(() => clearTimeout(timer))
+  if (hasLooked) return
+  throw new Failure(
+    error
+      ? {
+          found: `Argo CD cannot make Applications of gitops/apps: ${error}`,
+          expected: 'a values file in every folder that is valid YAML',
+          next: 'correct that file in the repository, and run this again',
+        }
+      : {
+          found: `Argo CD has not looked at the repository for ${SET_PATIENCE} s`,
+          expected: 'that it knows which folders there are',
+          next: `kubectl -n ${ARGOCD_NAMESPACE} describe applicationset customers`,
+        },
+  )
+}
 
 /**
  * Waits until an Application is synced and healthy.
@@ -141,7 +194,7 @@ export async function applicationSettles(
   let last: Application | undefined
   await follow(
     kubernetes,
-    ['application', name, `--namespace=${NAMESPACE}`],
+    ['application', name, `--namespace=${ARGOCD_NAMESPACE}`],
     (object) => {
       last = applicationSchema.parse(object)
       options.onSeen?.(last)

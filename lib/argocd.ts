@@ -4,10 +4,10 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 
 import { join } from 'node:path'
 import * as z from 'zod'
 import {
+  ARGOCD_NAMESPACE,
   applicationProblems,
   applicationSettles,
   findApplication,
-  NAMESPACE,
   refreshApplication,
 } from './applications.ts'
 import { scheduleValues } from './backup-schedule.ts'
@@ -49,7 +49,7 @@ export function argocdStep(kubernetes: Kubernetes, { needs }: { needs?: readonly
   const namespace: KubernetesObject = {
     apiVersion: 'v1',
     kind: 'Namespace',
-    metadata: { name: NAMESPACE, annotations: { [FINGERPRINT]: fingerprint(upstream.sha256) } },
+    metadata: { name: ARGOCD_NAMESPACE, annotations: { [FINGERPRINT]: fingerprint(upstream.sha256) } },
   }
   return step<Drift>({
     title: `Argo CD ${upstream.version} runs`,
@@ -58,7 +58,7 @@ export function argocdStep(kubernetes: Kubernetes, { needs }: { needs?: readonly
     check: async () => {
       const [[found], { stdout }] = await Promise.all([
         findObjects(kubernetes, [namespace]),
-        kubectl(['get', 'deployments,statefulsets', `--namespace=${NAMESPACE}`, '-o', 'json']),
+        kubectl(['get', 'deployments,statefulsets', `--namespace=${ARGOCD_NAMESPACE}`, '-o', 'json']),
       ])
       if (missingFrom(found, namespace).length > 0) return { lines: [`apply gitops/platform/argocd`] }
       const short = workloads
@@ -81,7 +81,7 @@ export function argocdStep(kubernetes: Kubernetes, { needs }: { needs?: readonly
         [
           'rollout',
           'status',
-          `--namespace=${NAMESPACE}`,
+          `--namespace=${ARGOCD_NAMESPACE}`,
           '--timeout=300s',
           'statefulset/argocd-application-controller',
         ],
@@ -117,7 +117,7 @@ const repositorySecret = (url: string, more: Record<string, string> = {}): Kuber
   kind: 'Secret',
   metadata: {
     name: REPOSITORY_SECRET,
-    namespace: NAMESPACE,
+    namespace: ARGOCD_NAMESPACE,
     labels: { 'argocd.argoproj.io/secret-type': 'repository' },
   },
   data: Object.fromEntries(
@@ -147,11 +147,11 @@ export async function findDeployKey(kubernetes: Kubernetes): Promise<string> {
 export function repositoryAccessStep(kubernetes: Kubernetes, { needs }: { needs?: readonly AnyStep[] } = {}): Step {
   const { run } = kubernetes
   const { site } = run
-  const namespace: KubernetesObject = { apiVersion: 'v1', kind: 'Namespace', metadata: { name: NAMESPACE } }
+  const namespace: KubernetesObject = { apiVersion: 'v1', kind: 'Namespace', metadata: { name: ARGOCD_NAMESPACE } }
   const knownHosts = (): KubernetesObject => ({
     apiVersion: 'v1',
     kind: 'ConfigMap',
-    metadata: { name: 'argocd-ssh-known-hosts-cm', namespace: NAMESPACE },
+    metadata: { name: 'argocd-ssh-known-hosts-cm', namespace: ARGOCD_NAMESPACE },
     data: { ssh_known_hosts: readKnownHosts(site) },
   })
   return step<Drift>({
@@ -167,7 +167,7 @@ export function repositoryAccessStep(kubernetes: Kubernetes, { needs }: { needs?
       const wanted = repositorySecret(site.repository)
       const [space, secret, config] = await findObjects(kubernetes, [namespace, wanted, knownHosts()], { shown: false })
       const lines = [
-        ...(space ? [] : [`create namespace ${NAMESPACE}`]),
+        ...(space ? [] : [`create namespace ${ARGOCD_NAMESPACE}`]),
         ...(missingFrom(secret, wanted).length > 0 || !keyOf(secret) ? [`make a key for ${site.repository}`] : []),
         ...(missingFrom(config, knownHosts()).length > 0 ? ['tell Argo CD the repository’s host keys'] : []),
         ...(existsSync(deployKeyFile(site)) ? [] : [`write the key’s public half: ${deployKeyFile(site)}`]),
@@ -231,7 +231,7 @@ export function platformStep(
 }
 
 function platformObjects(site: Site): KubernetesObject[] {
-  const metadata = { name: 'platform', namespace: NAMESPACE }
+  const metadata = { name: 'platform', namespace: ARGOCD_NAMESPACE }
   const server = 'https://kubernetes.default.svc'
   return [
     {
@@ -251,7 +251,7 @@ function platformObjects(site: Site): KubernetesObject[] {
       metadata,
       spec: {
         project: 'platform',
-        destination: { server, namespace: NAMESPACE },
+        destination: { server, namespace: ARGOCD_NAMESPACE },
         source: {
           repoURL: site.repository,
           targetRevision: 'main',

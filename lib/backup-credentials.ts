@@ -3,7 +3,7 @@
 import { existsSync, readFileSync } from 'node:fs'
 import { dirname, resolve } from 'node:path'
 import { findDeployKey, readKnownHosts } from './argocd.ts'
-import { NAMESPACE } from './backup-schedule.ts'
+import { BACKUPS_NAMESPACE } from './backup-schedule.ts'
 import type { AnyStep, Step } from './converge.ts'
 import { Failure, misuse } from './failure.ts'
 import { findObjects, type Kubernetes, type KubernetesObject, objectsStep } from './kubernetes.ts'
@@ -16,7 +16,7 @@ import type { Outputs } from './terraform.ts'
 const secret = (name: string, data: Record<string, string>): KubernetesObject => ({
   apiVersion: 'v1',
   kind: 'Secret',
-  metadata: { name, namespace: NAMESPACE },
+  metadata: { name, namespace: BACKUPS_NAMESPACE },
   data: Object.fromEntries(Object.entries(data).map(([key, text]) => [key, encoded(text)])),
 })
 
@@ -65,7 +65,7 @@ function networkPolicy({ repository, backups }: Site, postgresPort: number, spac
   return {
     apiVersion: 'networking.k8s.io/v1',
     kind: 'NetworkPolicy',
-    metadata: { name: NAMESPACE, namespace: NAMESPACE },
+    metadata: { name: BACKUPS_NAMESPACE, namespace: BACKUPS_NAMESPACE },
     spec: {
       podSelector: {},
       policyTypes: ['Ingress', 'Egress'],
@@ -102,7 +102,7 @@ async function spacesKept(kubernetes: Kubernetes) {
   const { run } = kubernetes
   const given = spacesEnvironment(run)
   if (run.environment.BACKUP_SPACES_ACCESS_KEY_ID) return { ...given, [OWN_KEY]: 'true' }
-  const [found] = await findObjects(kubernetes, [secret(NAMESPACE, {})], { shown: false })
+  const [found] = await findObjects(kubernetes, [secret(BACKUPS_NAMESPACE, {})], { shown: false })
   const kept = (found?.data ?? {}) as Record<string, string>
   if (!kept[OWN_KEY]) return given
   const text = (name: keyof typeof given) => Buffer.from(kept[name] ?? '', 'base64').toString()
@@ -121,9 +121,9 @@ export function scheduleStep({ run, kubernetes, postgres }: Platform, needs: rea
     const server = await postgres()
     const spaces = await spacesKept(kubernetes)
     return [
-      { apiVersion: 'v1', kind: 'Namespace', metadata: { name: NAMESPACE } },
+      { apiVersion: 'v1', kind: 'Namespace', metadata: { name: BACKUPS_NAMESPACE } },
       networkPolicy(site, server.port, spaces.SPACES_ENDPOINT_URL),
-      secret(NAMESPACE, {
+      secret(BACKUPS_NAMESPACE, {
         ...spaces,
         'lunarfront.yaml': readFileSync(site.file, 'utf8'),
         'postgres.json': confidential(asOutput(server)),

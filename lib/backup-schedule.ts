@@ -4,13 +4,13 @@ import type { KubernetesObject } from './kubernetes.ts'
 import type { Site } from './site.ts'
 
 /** Where its CronJobs are, and the name of their service account. */
-export const NAMESPACE = 'backups'
+export const BACKUPS_NAMESPACE = 'backups'
 
 const RBAC = 'rbac.authorization.k8s.io'
 
 /** @returns what lets the nightly backup read a customer's one Secret, in whose namespace it may do nothing else */
 export function readableByBackups(slug: string): KubernetesObject[] {
-  const metadata = { name: NAMESPACE, namespace: slug }
+  const metadata = { name: BACKUPS_NAMESPACE, namespace: slug }
   return [
     {
       apiVersion: `${RBAC}/v1`,
@@ -22,8 +22,8 @@ export function readableByBackups(slug: string): KubernetesObject[] {
       apiVersion: `${RBAC}/v1`,
       kind: 'RoleBinding',
       metadata,
-      roleRef: { apiGroup: RBAC, kind: 'Role', name: NAMESPACE },
-      subjects: [{ kind: 'ServiceAccount', name: NAMESPACE, namespace: NAMESPACE }],
+      roleRef: { apiGroup: RBAC, kind: 'Role', name: BACKUPS_NAMESPACE },
+      subjects: [{ kind: 'ServiceAccount', name: BACKUPS_NAMESPACE, namespace: BACKUPS_NAMESPACE }],
     },
   ]
 }

@@ -5,7 +5,9 @@ import type { Kubernetes } from './kubernetes.ts'
 const stateSchema = z
   .object({
     waiting: z.object({ reason: z.string().default(''), message: z.string().default('') }).optional(),
-    terminated: z.object({ reason: z.string().default(''), exitCode: z.number() }).optional(),
+    terminated: z
+      .object({ reason: z.string().default(''), exitCode: z.number(), message: z.string().optional() })
+      .optional(),
   })
   .default({})
 
@@ -105,6 +107,9 @@ function waitsFor(pod: Pod): string | undefined {
 const LASTING =
   /^(ErrImagePull|ImagePullBackOff|InvalidImageName|CrashLoopBackOff|CreateContainerConfigError|CreateContainerError|RunContainerError|StartError)$/
 
+/** What cannot be started is told with its environment, secrets too. */
+const withoutValues = (message: string) => message.replaceAll(/"([-._A-Za-z0-9]+)=(?:[^"\\]|\\.)*"?/g, '"$1=…"')
+
 /** @returns what is wrong with the pod; undefined when nothing is */
 function troubleOf(pod: Pod): string | undefined {
   const { status, metadata } = pod
@@ -112,7 +117,10 @@ function troubleOf(pod: Pod): string | undefined {
   if (status.phase === 'Failed' && status.reason) return `${name}: ${status.reason}: ${status.message ?? ''}`
   for (const { state, lastState, restartCount, ready } of status.containerStatuses) {
     const { waiting, terminated } = state
-    if (terminated && terminated.exitCode !== 0) return `${name} exited ${terminated.exitCode} (${terminated.reason})`
+    if (terminated && terminated.exitCode !== 0) {
+      const { exitCode, reason, message } = terminated
+      return `${name} exited ${exitCode} (${reason})${message ? `: ${withoutValues(message.trim())}` : ''}`
+    }
     const before = lastState.terminated
     const exited = before ? [`it exited ${before.exitCode} (${before.reason}), restarts: ${restartCount}`] : []
     if (waiting && LASTING.test(waiting.reason))

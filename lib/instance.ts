@@ -1,10 +1,9 @@
 // A customer's instance on the cluster: its namespace, its Secret, and that it runs what the repository says.
 import { createHash } from 'node:crypto'
-import { setTimeout as sleep } from 'node:timers/promises'
 import * as z from 'zod'
 import {
   type Application,
-  NAMESPACE as ARGOCD,
+  ARGOCD_NAMESPACE,
   applicationErrors,
   applicationProblems,
   applicationSettles,
@@ -12,6 +11,7 @@ import {
   findApplication,
   isSettled,
   refreshApplication,
+  refreshApplicationSet,
   retryApplication,
 } from './applications.ts'
 import { readableByBackups } from './backup-schedule.ts'
@@ -20,7 +20,7 @@ import { type CustomerSecrets, findSecrets, parseSecrets } from './customer-secr
 import { namesOf } from './customers.ts'
 import { look, type Trouble, tellTroubles } from './diagnosis.ts'
 import { Failure } from './failure.ts'
-import { findObjects, type Kubernetes, type KubernetesObject, objectsStep } from './kubernetes.ts'
+import { findObjects, follow, type Kubernetes, type KubernetesObject, objectsStep } from './kubernetes.ts'
 import type { Platform } from './platform.ts'
 import { changedSince, type Repository } from './repository.ts'
 import { Secret } from './secret.ts'
@@ -173,7 +173,7 @@ export function instanceStep(
         // What is wrong with the pods says most, and that it is not healthy least.
         found: [reasons, errors, problems].find((lines) => lines.length > 0)!.join('\n'),
         expected: `${slug} synced and healthy`,
-        next: `${troubles[0]?.next ?? `kubectl -n ${ARGOCD} describe application ${slug}`}; then run this again`,
+        next: `${troubles[0]?.next ?? `kubectl -n ${ARGOCD_NAMESPACE} describe application ${slug}`}; then run this again`,
       })
     },
   })
@@ -181,22 +181,24 @@ export function instanceStep(
 
 /** Argo CD makes an Application of each folder when it looks at the repository: it is asked to do so now. */
 async function requestApplication(kubernetes: Kubernetes, slug: string, work: Work): Promise<void> {
-  const { kubectl } = kubernetes
   work.waitingFor('Argo CD, which looks at the repository')
-  const set = ['annotate', `--namespace=${ARGOCD}`, '--overwrite', 'applicationset/customers']
-  await kubectl([...set, 'argocd.argoproj.io/application-set-refresh=true'])
-  await kubectl(['wait', `application/${slug}`, `--namespace=${ARGOCD}`, '--for=create', '--timeout=60s'], {
-    timeout: 90,
-    next: `kubectl -n ${ARGOCD} describe applicationset customers`,
-  })
+  await refreshApplicationSet(kubernetes)
+  await kubernetes.kubectl(
+    ['wait', `application/${slug}`, `--namespace=${ARGOCD_NAMESPACE}`, '--for=create', '--timeout=60s'],
+    { timeout: 90, next: `kubectl -n ${ARGOCD_NAMESPACE} describe applicationset customers` },
+  )
   // An image that is not there would be waited for until the migration's deadline, whatever is pushed meanwhile.
   if ((await look(kubernetes, slug)).migrationStuck) await endOperation(kubernetes, slug)
   await retryApplication(kubernetes, slug)
   await refreshApplication(kubernetes, slug)
 }
 
+/** Seconds for which a trouble may be there until it is taken for one that stays: an image may just have been pushed. */
+const TROUBLE = 30
+
 /**
- * Waits until the instance is as the repository says, or until something is wrong that waiting does not mend.
+ * Waits until the instance is as the repository says, or until something is wrong that waiting does not mend: a trouble
+ * that stays, or a migration that failed twice.
  *
  * @param options.head what the repository's main branch was at
  * @param options.isDone whether the Application is as that branch says by now: somebody may have pushed meanwhile
@@ -209,60 +211,90 @@ async function settled(
   work: Work,
 ): Promise<{ application: Application | undefined; troubles: Trouble[] }> {
   const enough = new AbortController()
-  let seen: Application | undefined
-  const onSeen = (application: Application) => {
-    seen = application
-  }
-  const errors = () => (seen ? applicationErrors(seen) : [])
-  const isCurrent = (commit: string) => commit === head
-  // The repository is only asked where nothing else is in the way.
-  const isOver = async () => seen !== undefined && isSettled(seen) && (await isDone(seen))
-  try {
-    // Either ends the other: the Application tells when it is done, the pods what they wait for.
-    const [application, troubles] = await Promise.all([
-      applicationSettles(kubernetes, slug, { isCurrent, timeout: PATIENCE, enough, onSeen }, work),
-      lastingTroubles(kubernetes, slug, { errors, isOver, enough }, work),
-    ])
-    return { application, troubles }
-  } finally {
-    enough.abort()
-  }
-}
-
-/** Seconds for which a trouble may be there until it is taken for one that stays: an image may just have been pushed. */
-const TROUBLE = 30
-/** Seconds from one look at the namespace to the next. */
-const PAUSE = 2
-
-/**
- * Looks at the namespace until it has seen enough, which a trouble that stays is, or a migration that failed twice.
- *
- * @param options.errors what Argo CD itself cannot do at the moment
- * @param options.isOver whether there is nothing to wait for any more
- * @returns what is wrong at the end
- */
-async function lastingTroubles(
-  kubernetes: Kubernetes,
-  slug: string,
-  { errors, isOver, enough }: { errors: () => string[]; isOver: () => Promise<boolean>; enough: AbortController },
-  work: Work,
-): Promise<Trouble[]> {
   const failed = new Set<string>()
-  let since: number | undefined
+  let application: Application | undefined
+  let troubles: Trouble[] = []
   let waited: string | undefined
-  for (;;) {
-    const { waits, troubles, failedMigrations } = await look(kubernetes, slug)
-    if (enough.signal.aborted) return troubles
+  let lasting: NodeJS.Timeout | undefined
+  let isLasting = false
+  const lookAgain = oneAtATime(async () => {
+    const { waits, failedMigrations, ...seen } = await look(kubernetes, slug)
+    troubles = seen.troubles
+    if (enough.signal.aborted) return
     if (waits && waits !== waited) work.waitingFor(waits)
     waited = waits
     for (const name of failedMigrations) failed.add(name)
-    const now = performance.now()
-    if (troubles.length + errors().length === 0) since = undefined
-    else since ??= now
-    if (failed.size > 1 || now - (since ?? now) > TROUBLE * 1000 || (await isOver())) {
+    const isTroubled = troubles.length + (application ? applicationErrors(application).length : 0) > 0
+    if (!isTroubled) {
+      clearTimeout(lasting)
+      lasting = undefined
+    } else
+      lasting ??= setTimeout(() => {
+        isLasting = true
+        again()
+      }, TROUBLE * 1000)
+    isLasting &&= isTroubled
+    // The repository is only asked where nothing else is in the way.
+    if (isLasting || failed.size > 1 || (application && isSettled(application) && (await isDone(application))))
       enough.abort()
-      return troubles
+  })
+  let failure: unknown
+  const again = () =>
+    void lookAgain().catch((error: unknown) => {
+      failure ??= error
+      enough.abort()
+    })
+  try {
+    await Promise.all([
+      applicationSettles(
+        kubernetes,
+        slug,
+        {
+          isCurrent: (commit) => commit === head,
+          timeout: PATIENCE,
+          enough,
+          onSeen: (seen) => {
+            application = seen
+            again()
+          },
+        },
+        work,
+      ),
+      // Whatever goes wrong in a namespace makes an event there, and whatever goes on.
+      follow(
+        kubernetes,
+        ['events', `--namespace=${slug}`],
+        () => {
+          again()
+          return false
+        },
+        { enough, timeout: PATIENCE },
+      ),
+    ])
+    if (failure) throw failure
+    await lookAgain()
+    return { application, troubles }
+  } finally {
+    enough.abort()
+    clearTimeout(lasting)
+  }
+}
+
+/** @returns a function that has the work done anew, after the one that is under way where one is: never two at once */
+function oneAtATime(work: () => Promise<void>): () => Promise<void> {
+  let underWay: Promise<void> | undefined
+  let next: Promise<void> | undefined
+  return () => {
+    if (next) return next
+    const begin = () => {
+      next = undefined
+      underWay = work().finally(() => {
+        underWay = undefined
+      })
+      return underWay
     }
-    await sleep(PAUSE * 1000, undefined, { signal: enough.signal }).catch(() => {})
+    if (!underWay) return begin()
+    next = underWay.then(begin, begin)
+    return next
   }
 }

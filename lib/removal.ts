@@ -1,15 +1,15 @@
 // A customer's name, folder, instance, namespace and secrets when the customer is removed; its database is another subject.
 import { cpSync, existsSync, rmSync } from 'node:fs'
 import { basename, join } from 'node:path'
-import { NAMESPACE as ARGOCD, findApplication } from './applications.ts'
+import { ARGOCD_NAMESPACE, findApplication, refreshApplicationSet } from './applications.ts'
 import { listBackups, sendBackup, verifyBackup } from './backups.ts'
 import { type Drift, type Step, step } from './converge.ts'
 import { secretsFile } from './customer-secrets.ts'
-import { namesOf } from './customers.ts'
+import { namesOf, readCustomers } from './customers.ts'
 import { isOnServer } from './database-removal.ts'
 import { Failure } from './failure.ts'
 import { terraformStep } from './infrastructure.ts'
-import { findObjects, follow, type Kubernetes, type KubernetesObject } from './kubernetes.ts'
+import { findObjects, type Kubernetes, type KubernetesObject } from './kubernetes.ts'
 import type { Platform } from './platform.ts'
 import { pushChange, type Repository } from './repository.ts'
 import type { Precondition } from './runbook.ts'
@@ -53,6 +53,7 @@ export function recordGoneStep(platform: Platform, customer: string) {
       const rest = join(run.scratch, 'apps-of-the-others')
       rmSync(rest, { recursive: true, force: true })
       cpSync(apps, rest, { recursive: true, filter: (path) => basename(path) !== slug })
+      readCustomers(rest) // which names a file that Terraform could not read
       return rest
     },
     allowed: removesRecordOf(customer),
@@ -76,30 +77,10 @@ export function folderGoneStep(repository: Repository, customer: string): Step {
 
 // --- on the cluster --------------------------------------------------------------------
 
-/** Seconds that Argo CD may take to look at the repository, and to let go of an Application. */
+/** Seconds that Argo CD may take to let go of an Application. */
 const ARGOCD_PATIENCE = 120
 /** Seconds that pods and a namespace may take to end. */
 const PODS_PATIENCE = 180
-
-const REFRESH = 'argocd.argoproj.io/application-set-refresh'
-
-/** Returns when Argo CD has looked at the repository as it is now: as long as it knows a folder it makes an Application. */
-async function lookedAnew(kubernetes: Kubernetes): Promise<void> {
-  const set = ['applicationset', 'customers', `--namespace=${ARGOCD}`]
-  await kubernetes.kubectl(['annotate', ...set, '--overwrite', `${REFRESH}=true`])
-  let looked = false
-  const hasLooked = ({ metadata }: KubernetesObject) => {
-    looked = metadata.annotations?.[REFRESH] === undefined // it takes the annotation away when it has
-    return looked
-  }
-  await follow(kubernetes, set, hasLooked, { enough: new AbortController(), timeout: ARGOCD_PATIENCE })
-  if (!looked)
-    throw new Failure({
-      found: `Argo CD has not looked at the repository for ${ARGOCD_PATIENCE} s`,
-      expected: 'that it knows the folder is gone, before its Application is deleted',
-      next: `kubectl -n ${ARGOCD} describe applicationset customers`,
-    })
-}
 
 /** What the Application has made stays: the ApplicationSet is told so. */
 export function applicationGoneStep({ kubernetes }: Platform, customer: string): Step {
@@ -107,15 +88,18 @@ export function applicationGoneStep({ kubernetes }: Platform, customer: string):
   return step<Drift>({
     title: `Argo CD has no Application ${slug}`,
     check: async () =>
-      (await findApplication(kubernetes, slug)) ? { lines: [`delete Application ${slug} in ${ARGOCD}`] } : undefined,
+      (await findApplication(kubernetes, slug))
+        ? { lines: [`delete Application ${slug} in ${ARGOCD_NAMESPACE}`] }
+        : undefined,
     apply: async (_drift, work) => {
       work.waitingFor('Argo CD, which looks at the repository')
-      await lookedAnew(kubernetes)
+      // As long as it knows a folder it makes an Application.
+      await refreshApplicationSet(kubernetes)
       work.waitingFor('Argo CD, which lets go of the instance')
-      const application = ['application', slug, `--namespace=${ARGOCD}`, '--ignore-not-found']
+      const application = ['application', slug, `--namespace=${ARGOCD_NAMESPACE}`, '--ignore-not-found']
       await kubernetes.kubectl(['delete', ...application, `--timeout=${ARGOCD_PATIENCE}s`], {
         timeout: ARGOCD_PATIENCE + 30,
-        next: `kubectl -n ${ARGOCD} describe application ${slug}`,
+        next: `kubectl -n ${ARGOCD_NAMESPACE} describe application ${slug}`,
       })
     },
   })

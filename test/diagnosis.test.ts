@@ -50,6 +50,17 @@ test('an image that is not there: which pod, Kubernetes’ words, and that the m
   assert.not.ok(look(pod('app-1', { status })).migrationStuck)
 })
 
+test('what cannot be started is told with why, and without what its environment holds', () => {
+  const message = `runc create failed: environment variable value can't contain null(\\x00): "KEY=hunter2\\x00 \\"more": unknown`
+  const state = { terminated: { reason: 'StartError', exitCode: 128, message } }
+  assert.equal(
+    texts(migration('migrate-1', { status: { phase: 'Failed', containerStatuses: [container({ state })] } })),
+    [
+      `pod migrate-1 exited 128 (StartError): runc create failed: environment variable value can't contain null(\\x00): "KEY=…": unknown`,
+    ],
+  )
+})
+
 test('a crash loop is one in each of its states, until the pod is ready', () => {
   const crashed = { restartCount: 2, lastState: exited(1) }
   const said = (parts: object, phase = 'Running') =>

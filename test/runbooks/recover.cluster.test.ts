@@ -19,7 +19,7 @@ const credentialsOf = (customer: string) => ({
 /** What an operator has added to acme's Secret by hand, in base64. */
 const OTHERS = {
   SMTP_PASSWORD: Buffer.from('correct horse battery').toString('base64'),
-  'store.p12': Buffer.from([0, 255, 128, 10]).toString('base64'),
+  MOTTO: Buffer.from('Grüße,\n"mehr" $HOME\n').toString('base64'),
 }
 
 test.before(async (context) => {

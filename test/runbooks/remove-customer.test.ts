@@ -72,6 +72,24 @@ function onTerminal(
   })
 }
 
+test('a file of another customer that is broken is told by name, and nothing is touched', async ({ operator }) => {
+  await must(operator, 'add-customer', 'beside')
+  const undo = commitByHand(operator, (clone) =>
+    writeFileSync(join(clone, 'gitops', 'apps', 'customer-stays', 'values.yaml'), 'customer: [\n'),
+  )
+  const { code, stdout } = await run(operator, 'remove-customer', 'beside', '--yes')
+  undo()
+  assert.is(code, 64, stdout)
+  assert.match(stdout, 'gitops/apps/customer-stays/values.yaml is not valid YAML')
+  assert.equal(await placesOf(operator, 'beside'), EVERYWHERE)
+  // Its own is in nobody's way.
+  commitByHand(operator, (clone) =>
+    writeFileSync(join(clone, 'gitops', 'apps', 'customer-beside', 'values.yaml'), 'customer: [\n'),
+  )
+  await must(operator, 'remove-customer', 'beside', '--yes')
+  assert.not.ok((await placesOf(operator, 'beside')).record)
+})
+
 test('the name goes from DNS and the folder from the repository, and nobody else’s; a second run changes nothing', async ({
   operator,
 }) => {
