@@ -4,10 +4,11 @@ import { basename, join } from 'node:path'
 import { NAMESPACE as ARGOCD, findApplication } from './applications.ts'
 import { listBackups, sendBackup, verifyBackup } from './backups.ts'
 import { type Drift, type Step, step } from './converge.ts'
-import { secretsFile } from './customer-secrets.ts'
+import { findAllSecrets, secretsFile, secretsText } from './customer-secrets.ts'
 import { namesOf } from './customers.ts'
 import { isOnServer } from './database-removal.ts'
 import { Failure } from './failure.ts'
+import { writeWhole } from './files.ts'
 import { terraformStep } from './infrastructure.ts'
 import { findObjects, follow, type Kubernetes, type KubernetesObject } from './kubernetes.ts'
 import type { Platform } from './platform.ts'
@@ -179,16 +180,19 @@ export function namespaceGoneStep({ kubernetes }: Platform, customer: string): S
 /** From wherever they are, as long as they are anywhere: what is restored later signs nobody out. */
 export function secretsSavedStep(platform: Platform, customer: string): Step {
   const { run } = platform
-  const { directory, onCluster } = platform.secrets(customer)
+  const home = platform.secrets(customer)
+  const file = secretsFile(home.directory, customer)
   let saved = false
   return step<Drift>({
     title: `secrets of ${customer} are backed up`,
     check: async () => {
       if (saved) return undefined
-      const there = existsSync(secretsFile(directory, customer)) || (await onCluster()) !== undefined
+      const there = existsSync(file) || (await home.onCluster()) !== undefined
       return there ? { lines: ['back them up before they go'] } : undefined
     },
     apply: async () => {
+      // The cluster's Secret may have more, and goes next: a run that is ended in between would save the file alone.
+      if (existsSync(file)) writeWhole(file, secretsText(await findAllSecrets(home)))
       await verifyBackup(run, await sendBackup(run, secretsSource(platform, customer)))
       saved = true
     },

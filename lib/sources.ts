@@ -4,7 +4,7 @@ import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import type pg from 'pg'
 import type { DatabaseFacts, Source } from './backups.ts'
-import { findSecrets, secretsFile, secretsText } from './customer-secrets.ts'
+import { findKnownSecrets, secretsFile, secretsText } from './customer-secrets.ts'
 import { namesOf, surveyCustomers } from './customers.ts'
 import { finalBackupIn } from './database-comments.ts'
 import { Failure, misuse, oneLine, tell } from './failure.ts'
@@ -165,7 +165,7 @@ export function secretsSource(platform: Platform, customer: string): Source {
     file: 'secrets.json.zst.age',
     read: async (store) => {
       // Read and written anew: what is damaged must not become the newest backup.
-      await store({ input: Buffer.from(secretsText(await findSecrets(platform.secrets(customer)))) })
+      await store({ input: Buffer.from(secretsText(await findKnownSecrets(platform.secrets(customer)))) })
       return {}
     },
   }
