@@ -68,3 +68,32 @@ export function instanceSteps(
   const answers = answersStep(run, hostOf(platform, customer), { needs: [instance, record] })
   return { namespace, secret, gone, instance, answers }
 }
+
+/**
+ * Of a customer whose secrets are not where runbooks put them: those, its role's password among them, are left to whoever
+ * wrote its values file.
+ *
+ * @param options as for dataSteps and instanceSteps
+ * @returns the steps, in order
+ */
+export function elsewhereSteps(
+  platform: Platform,
+  customer: string,
+  options: {
+    database: (role: AnyStep) => AnyStep
+    credentials: AnyStep
+    applications: AnyStep
+    record: AnyStep
+  },
+): AnyStep[] {
+  const { run, postgres, kubernetes, repository } = platform
+  const { credentials, applications, record } = options
+  const { database } = namesOf(customer)
+  const role = roleStep(postgres, database, run.site.connections_per_customer, { needs: [credentials] })
+  const before = options.database(role)
+  const own = databaseStep(postgres, database, database, { needs: [before] })
+  const namespace = namespaceStep(kubernetes, customer, [credentials])
+  const instance = instanceStep(kubernetes, repository, customer, [own, namespace, applications])
+  const answers = answersStep(run, hostOf(platform, customer), { needs: [instance, record] })
+  return [role, before, own, namespace, instance, answers]
+}
