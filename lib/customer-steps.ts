@@ -1,11 +1,11 @@
 // A customer as steps: what add-customer is made of, and what brings a customer back.
 import { answersStep } from './answers.ts'
 import type { AnyStep } from './converge.ts'
+import { databaseStep, passwordStep, roleStep } from './customer-database.ts'
 import { fileGoneStep } from './customer-secrets.ts'
 import { namesOf } from './customers.ts'
 import { instanceStep, namespaceStep, openSecrets, secretStep } from './instance.ts'
 import type { Platform } from './platform.ts'
-import { databaseStep, passwordStep, roleStep } from './postgres.ts'
 import { valuesStep } from './values.ts'
 
 /** The host name of a customer's instance. */
