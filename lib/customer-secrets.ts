@@ -25,15 +25,14 @@ export type CustomerSecrets = {
 /** A shorter text, such as a port or `true`, is no secret, and to mask it would mask other words. */
 const SHORTEST_SECRET = 8
 
-const asSecrets = (others: Record<string, string>): Record<string, Secret> =>
+/** @param others in base64, by key. @returns the same; what they say is masked from now on, also line by line, as logs have it */
+export const asSecrets = (others: Record<string, string>): Record<string, Secret> =>
   Object.fromEntries(
-    Object.entries(others)
-      .sort(([one], [other]) => (one < other ? -1 : 1))
-      .map(([key, value]) => {
-        const text = Buffer.from(value, 'base64').toString()
-        if (text.length >= SHORTEST_SECRET) new Secret(text) // from now on it is masked
-        return [key, new Secret(value)]
-      }),
+    Object.entries(others).map(([key, value]) => {
+      const text = Buffer.from(value, 'base64').toString()
+      for (const part of [text, ...text.split('\n')]) if (part.length >= SHORTEST_SECRET) new Secret(part)
+      return [key, new Secret(value)]
+    }),
   )
 
 /** @param directory the site's folder on this machine */
@@ -87,6 +86,8 @@ export type SecretsHome = {
   customer: string
   /** what the cluster has; undefined where it has none; throws where it cannot be asked */
   onCluster: (() => Promise<CustomerSecrets | undefined>) & { forget: () => void }
+  /** what people have added there, however damaged the rest; none where it has no Secret; throws where it cannot be asked */
+  others: () => Promise<CustomerSecrets['others']>
 }
 
 /** @returns the customer's secrets, from wherever they are; throws when they are nowhere */
@@ -107,6 +108,21 @@ export async function findSecrets({ directory, customer, onCluster }: SecretsHom
 }
 
 /**
+ * A file on this machine does not hide what people have added to the cluster's Secret beside it.
+ *
+ * @returns all there is; throws where there are none, and where the cluster cannot be asked
+ */
+export async function findAllSecrets(home: SecretsHome): Promise<CustomerSecrets> {
+  const others = await home.others()
+  const found = await findSecrets(home)
+  return { ...found, others: { ...found.others, ...others } }
+}
+
+/** @returns all that can be known from here: where the cluster cannot be asked, what the file on this machine has */
+export const findKnownSecrets = (home: SecretsHome): Promise<CustomerSecrets> =>
+  findAllSecrets(home).catch(() => findSecrets(home))
+
+/**
  * @param options.isCustomer whether the customer is there already, and so has secrets
  * @param options.renew makes new ones even then
  */
@@ -114,7 +130,7 @@ export const secretsStep = (
   home: SecretsHome,
   options: { isCustomer: () => Promise<boolean>; renew: boolean },
 ): Step => {
-  const { directory, customer, onCluster } = home
+  const { directory, customer } = home
   const file = secretsFile(directory, customer)
   return step<Drift>({
     title: `secrets of ${customer} are kept`,
@@ -135,9 +151,7 @@ export const secretsStep = (
       if (existsSync(file)) return chmodSync(file, 0o600)
       const databasePassword = new Secret(randomBytes(24).toString('base64url'))
       const jwtSecret = new Secret(randomBytes(48).toString('base64url'))
-      // Only those that runbooks make are made anew.
-      const others = (options.renew ? await onCluster().catch(() => undefined) : undefined)?.others ?? {}
-      writeWhole(file, secretsText({ databasePassword, jwtSecret, others }))
+      writeWhole(file, secretsText({ databasePassword, jwtSecret, others: {} })) // the cluster's others stay beside it
     },
   })
 }

@@ -1,11 +1,11 @@
 // A customer as steps: what add-customer is made of, and what brings a customer back.
 import { answersStep } from './answers.ts'
 import type { AnyStep } from './converge.ts'
+import { databaseStep, passwordStep, roleStep } from './customer-database.ts'
 import { fileGoneStep } from './customer-secrets.ts'
 import { namesOf } from './customers.ts'
 import { instanceStep, namespaceStep, openSecrets, secretStep } from './instance.ts'
 import type { Platform } from './platform.ts'
-import { databaseStep, passwordStep, roleStep } from './postgres.ts'
 import { valuesStep } from './values.ts'
 
 /** The host name of a customer's instance. */
@@ -67,4 +67,33 @@ export function instanceSteps(
   const instance = instanceStep(kubernetes, repository, customer, ready)
   const answers = answersStep(run, hostOf(platform, customer), { needs: [instance, record] })
   return { namespace, secret, gone, instance, answers }
+}
+
+/**
+ * Of a customer whose secrets are not where runbooks put them: those, its role's password among them, are left to whoever
+ * wrote its values file.
+ *
+ * @param options as for dataSteps and instanceSteps
+ * @returns the steps, in order
+ */
+export function elsewhereSteps(
+  platform: Platform,
+  customer: string,
+  options: {
+    database: (role: AnyStep) => AnyStep
+    credentials: AnyStep
+    applications: AnyStep
+    record: AnyStep
+  },
+): AnyStep[] {
+  const { run, postgres, kubernetes, repository } = platform
+  const { credentials, applications, record } = options
+  const { database } = namesOf(customer)
+  const role = roleStep(postgres, database, run.site.connections_per_customer, { needs: [credentials] })
+  const before = options.database(role)
+  const own = databaseStep(postgres, database, database, { needs: [before] })
+  const namespace = namespaceStep(kubernetes, customer, [credentials])
+  const instance = instanceStep(kubernetes, repository, customer, [own, namespace, applications])
+  const answers = answersStep(run, hostOf(platform, customer), { needs: [instance, record] })
+  return [role, before, own, namespace, instance, answers]
 }

@@ -86,6 +86,16 @@ export const valuesSchema = z.looseObject({
 export type Customer = z.infer<typeof valuesSchema>
 
 /**
+ * @returns where its instance has its secrets from, where that is not the Secret that runbooks make and back up: another
+ *   one, or the values file
+ */
+export function secretsElsewhere({ customer, existingSecret }: Customer): string | undefined {
+  const { slug } = namesOf(customer)
+  if (existingSecret === slug) return undefined
+  return existingSecret ? `the Secret ${existingSecret}` : `gitops/apps/${slug}/values.yaml itself`
+}
+
+/**
  * @param directory gitops/apps
  * @returns the customers, by name; throws a misuse that names the file and what is wrong in it
  */

@@ -3,18 +3,17 @@
 import pg from 'pg'
 import { backupNamed, sendBackup, verifyBackup } from './backups.ts'
 import { type Drift, type Step, step, type Work } from './converge.ts'
-import { namesOf } from './customers.ts'
-import { finalBackupIn, finalComment } from './database-comments.ts'
-import { Failure } from './failure.ts'
 import {
-  type Administrator,
   type DatabaseFacts,
   databaseFacts,
   databaseStatements,
   type RoleFacts,
   roleFacts,
-  withPostgres,
-} from './postgres.ts'
+} from './customer-database.ts'
+import { namesOf } from './customers.ts'
+import { finalBackupIn, finalComment } from './database-comments.ts'
+import { Failure } from './failure.ts'
+import { type Administrator, withPostgres } from './postgres.ts'
 import { compact, dropDatabase, endConnections } from './restore.ts'
 import type { Run } from './run.ts'
 import { databaseSource } from './sources.ts'

@@ -16,7 +16,14 @@ import {
 } from './applications.ts'
 import { readableByBackups } from './backup-schedule.ts'
 import { type AnyStep, type Drift, type Step, step, type Work } from './converge.ts'
-import { type CustomerSecrets, findSecrets, parseSecrets } from './customer-secrets.ts'
+import {
+  asSecrets,
+  type CustomerSecrets,
+  findAllSecrets,
+  findKnownSecrets,
+  findSecrets,
+  parseSecrets,
+} from './customer-secrets.ts'
 import { namesOf } from './customers.ts'
 import { look, type Trouble, tellTroubles } from './diagnosis.ts'
 import { Failure } from './failure.ts'
@@ -70,8 +77,10 @@ export function secretData(
   const { host, port, ca } = postgres
   const url = `postgresql://${database}:${databasePassword.reveal()}@${host}:${port}/${database}?sslmode=verify-full`
   const encoded = (text: string) => Buffer.from(text).toString('base64')
+  // In one order, for the checksum.
+  const keys = Object.keys(others).sort()
   return {
-    ...Object.fromEntries(Object.entries(others).map(([key, value]) => [key, value.reveal()])),
+    ...Object.fromEntries(keys.map((key) => [key, others[key]!.reveal()])),
     CA_CERT: encoded(ca),
     DATABASE_URL: encoded(new Secret(url).reveal()),
     JWT_SECRET: encoded(jwtSecret.reveal()),
@@ -106,29 +115,43 @@ export const secretStep = (
     objects: async () => [secretObject(customer, await data())],
   })
 
-const own = { CA_CERT: z.string(), DATABASE_URL: z.string(), JWT_SECRET: z.string(), REDIS_URL: z.string() }
-const dataSchema = z.object({ data: z.object(own).partial({ CA_CERT: true, REDIS_URL: true }).catchall(z.string()) })
+const dataSchema = z.object({ data: z.record(z.string(), z.string()).default({}) })
 
-/** @returns the customer's secrets as the cluster has them; undefined where it has none */
-export async function secretsOnCluster(kubernetes: Kubernetes, customer: string): Promise<CustomerSecrets | undefined> {
+/** @returns what the customer's Secret on the cluster holds, in base64 by key; undefined where it has none */
+export async function secretOnCluster(
+  kubernetes: Kubernetes,
+  customer: string,
+): Promise<Record<string, string> | undefined> {
   const [found] = await findObjects(kubernetes, [secretObject(customer)], { shown: false })
-  if (!found) return undefined
-  const { CA_CERT: _ca, DATABASE_URL, JWT_SECRET, REDIS_URL: _url, ...others } = dataSchema.parse(found).data
-  const plain = (text: string) => Buffer.from(text, 'base64').toString()
-  const database_password = decodeURIComponent(new URL(plain(DATABASE_URL)).password)
-  const text = JSON.stringify({ database_password, jwt_secret: plain(JWT_SECRET), others })
-  return parseSecrets(text, `Secret ${namesOf(customer).slug} of the cluster`)
+  return found && dataSchema.parse(found).data
+}
+
+/** @returns what people have added to a Secret */
+export function othersIn(data: Record<string, string>): CustomerSecrets['others'] {
+  const { CA_CERT: _ca, DATABASE_URL: _database, JWT_SECRET: _jwt, REDIS_URL: _redis, ...others } = data
+  return asSecrets(others)
+}
+
+/** @returns the customer's secrets; throws a Failure where one that is made here is missing in the Secret, or damaged */
+export function secretsIn(customer: string, data: Record<string, string>): CustomerSecrets {
+  const plain = (key: OwnKey) => Buffer.from(data[key] ?? '', 'base64').toString()
+  const url = plain('DATABASE_URL')
+  const database_password = URL.canParse(url) ? decodeURIComponent(new URL(url).password) : ''
+  const text = JSON.stringify({ database_password, jwt_secret: plain('JWT_SECRET') })
+  const next = `./runbooks/restore.mts ${customer} --until secrets, then ./runbooks/add-customer.mts ${customer}`
+  return { ...parseSecrets(text, `Secret ${namesOf(customer).slug} of the cluster`, next), others: othersIn(data) }
 }
 
 /** What an instance is given, from wherever its secrets are. */
 export function openSecrets({ secrets, outputs }: Platform, customer: string) {
   const home = secrets(customer)
-  const data = async () => secretData(customer, await findSecrets(home), await outputs())
+  const dataOf = async (known: Promise<CustomerSecrets>) => secretData(customer, await known, await outputs())
   return {
     home,
     password: async () => (await findSecrets(home)).databasePassword,
-    data,
-    checksum: async () => checksumOf(await data()),
+    // All of them: what was set once and is not named again goes from the Secret.
+    data: () => dataOf(findAllSecrets(home)),
+    checksum: async () => checksumOf(await dataOf(findKnownSecrets(home))),
   }
 }
 

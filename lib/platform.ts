@@ -7,7 +7,7 @@ import type { SecretsHome } from './customer-secrets.ts'
 import { type Customer, readCustomers } from './customers.ts'
 import { Failure } from './failure.ts'
 import { balancerName, customersInState, terraformStep } from './infrastructure.ts'
-import { secretsOnCluster } from './instance.ts'
+import { othersIn, secretOnCluster, secretsIn } from './instance.ts'
 import { type Kubernetes, openKubernetes } from './kubernetes.ts'
 import type { Server } from './postgres.ts'
 import { dropletPrices, loadBalancerAddress, recordedAddresses } from './provider-api.ts'
@@ -46,11 +46,17 @@ export function openPlatform(run: Run): Platform {
     outputs,
     kubernetes,
     secrets: (customer) => {
-      const ask = () => secretsOnCluster(kubernetes, customer)
+      const ask = () => secretOnCluster(kubernetes, customer)
       const [early, underLock] = [once(ask), once(ask)] // whoever had the lock before may have put them there
       const forget = () => [early, underLock].forEach((one) => void one.forget())
-      const onCluster = Object.assign(() => (run.locked() ? underLock() : early()), { forget })
-      const home = homes.get(customer) ?? { directory: run.site.directory, customer, onCluster }
+      const there = () => (run.locked() ? underLock() : early())
+      const whole = async () => {
+        const data = await there()
+        return data && secretsIn(customer, data)
+      }
+      const onCluster = Object.assign(whole, { forget })
+      const others = async () => othersIn((await there()) ?? {})
+      const home = homes.get(customer) ?? { directory: run.site.directory, customer, onCluster, others }
       homes.set(customer, home)
       return home
     },

@@ -2,6 +2,7 @@
 
 import { requireCleanCheckout, requireUpToDate } from './checkout.ts'
 import { POSTGRES_FILE } from './credentials.ts'
+import { namesOf, secretsElsewhere } from './customers.ts'
 import { Failure } from './failure.ts'
 import type { Platform } from './platform.ts'
 import { ApiError, account, dropletCount, monthToDateUsage, zone } from './provider-api.ts'
@@ -170,7 +171,16 @@ function quietly(error: unknown): never {
 export const customersPrecondition = (platform: Platform, customer: string): Precondition => ({
   title: 'the customers’ files are valid',
   check: async () => {
-    const other = (await platform.customers()).find((one) => one.subdomain === customer && one.customer !== customer)
+    const customers = await platform.customers()
+    const own = customers.find((one) => one.customer === customer)
+    const elsewhere = own && secretsElsewhere(own)
+    if (elsewhere)
+      throw new Failure({
+        found: `${customer} has its secrets from ${elsewhere}`,
+        expected: `existingSecret: ${namesOf(customer).slug}, the one that add-customer makes`,
+        next: `write that into its values file in their place, and ./runbooks/add-customer.mts ${customer} --new-secrets, which signs its users out`,
+      })
+    const other = customers.find((one) => one.subdomain === customer && one.customer !== customer)
     if (other)
       throw new Failure({
         found: `the customer ${other.customer} has the subdomain ${customer}`,

@@ -3,8 +3,8 @@
 import pg from 'pg'
 import { type Backup, newestOf } from './backups.ts'
 import { type AnyStep, type Drift, type Step, step } from './converge.ts'
-import { dataSteps, instanceSteps } from './customer-steps.ts'
-import { type Customer, namesOf } from './customers.ts'
+import { dataSteps, elsewhereSteps, instanceSteps } from './customer-steps.ts'
+import { type Customer, namesOf, secretsElsewhere } from './customers.ts'
 import { comments } from './database-comments.ts'
 import { Failure } from './failure.ts'
 import type { Platform } from './platform.ts'
@@ -29,11 +29,14 @@ export function recoverySteps(
   const { backups, identity, after } = options
   const { credentials, applications, balancer, published } = after
   let pushed: AnyStep[] = [published] // one values file after the other: all are written in one clone
-  return customers.flatMap(({ customer }) => {
-    // The cluster may have them, so it has to be there first.
-    const secrets = secretsRestoredStep(run, backups, platform.secrets(customer), { identity, needs: [credentials] })
+  return customers.flatMap((one) => {
+    const { customer } = one
     const backup = newestOf(backups, `database/${customer}`)
     const database = (role: AnyStep) => databaseBackStep(run, postgres, customer, backup, { identity, needs: [role] })
+    if (secretsElsewhere(one))
+      return elsewhereSteps(platform, customer, { database, credentials, applications, record: balancer })
+    // The cluster may have them, so it has to be there first.
+    const secrets = secretsRestoredStep(run, backups, platform.secrets(customer), { identity, needs: [credentials] })
     const data = dataSteps(platform, customer, { secrets, database, values: pushed })
     const { role, before, login, own, values } = data
     pushed = [values]

@@ -4,10 +4,11 @@ import { basename, join } from 'node:path'
 import { ARGOCD_NAMESPACE, findApplication, refreshApplicationSet } from './applications.ts'
 import { listBackups, sendBackup, verifyBackup } from './backups.ts'
 import { type Drift, type Step, step } from './converge.ts'
-import { secretsFile } from './customer-secrets.ts'
+import { findAllSecrets, secretsFile, secretsText } from './customer-secrets.ts'
 import { namesOf, readCustomers } from './customers.ts'
 import { isOnServer } from './database-removal.ts'
-import { Failure } from './failure.ts'
+import { Failure, oneLine, tell } from './failure.ts'
+import { writeWhole } from './files.ts'
 import { terraformStep } from './infrastructure.ts'
 import { findObjects, type Kubernetes, type KubernetesObject } from './kubernetes.ts'
 import type { Platform } from './platform.ts'
@@ -127,14 +128,26 @@ export function stoppedStep({ kubernetes }: Platform, customer: string): Step {
   })
 }
 
-/** @returns names of the Secrets that people have made there, or the chart has out of values */
-async function secretsIn({ kubectl }: Kubernetes, namespace: string): Promise<string[]> {
-  const { stdout } = await kubectl(['get', 'secrets', `--namespace=${namespace}`, '--output=name'])
-  return stdout
-    .split('\n')
-    .filter(Boolean)
-    .map((name) => name.replace('secret/', ''))
+/** @returns names of the Secrets of a namespace that people have made: the chart's is what the repository says */
+async function peoplesSecrets({ kubectl }: Kubernetes, namespace: string): Promise<string[]> {
+  const byPeople = '--selector=app.kubernetes.io/name!=lunarfront-app'
+  const { stdout } = await kubectl(['get', 'secrets', `--namespace=${namespace}`, byPeople, '--output=name'])
+  const names = stdout.split('\n').filter(Boolean)
+  return names.map((name) => name.replace('secret/', '')).filter((name) => name !== namespace)
 }
+
+/** What goes with the namespace and cannot be brought back is told before anybody is asked. */
+export const unsavedPrecondition = ({ run, kubernetes }: Platform, customer: string): Precondition => ({
+  title: 'what no backup has is known',
+  check: async () => {
+    const { slug } = namesOf(customer)
+    const text = await peoplesSecrets(kubernetes, slug).then(
+      (names) => names.length > 0 && `no backup has what goes with namespace ${slug}: the Secrets ${names.join(', ')}`,
+      (error: unknown) => `it is not known what goes with namespace ${slug} and no backup has: ${oneLine(tell(error))}`,
+    )
+    if (text) run.emit({ event: 'warning', text })
+  },
+})
 
 export function namespaceGoneStep({ kubernetes }: Platform, customer: string): Step {
   const { slug } = namesOf(customer)
@@ -143,10 +156,7 @@ export function namespaceGoneStep({ kubernetes }: Platform, customer: string): S
     title: `namespace ${slug} is gone`,
     check: async () => {
       const [found] = await findObjects(kubernetes, [namespace])
-      if (!found) return undefined
-      const others = (await secretsIn(kubernetes, slug)).filter((name) => name !== slug)
-      const unsaved = others.length > 0 ? `: also the Secrets ${others.join(', ')}, which no backup has` : ''
-      return { lines: [`delete Namespace ${slug}, with all that is in it${unsaved}`] }
+      return found ? { lines: [`delete Namespace ${slug}, with all that is in it`] } : undefined
     },
     apply: async (_drift, work) => {
       work.waitingFor('Kubernetes, which deletes what is in it')
@@ -163,16 +173,19 @@ export function namespaceGoneStep({ kubernetes }: Platform, customer: string): S
 /** From wherever they are, as long as they are anywhere: what is restored later signs nobody out. */
 export function secretsSavedStep(platform: Platform, customer: string): Step {
   const { run } = platform
-  const { directory, onCluster } = platform.secrets(customer)
+  const home = platform.secrets(customer)
+  const file = secretsFile(home.directory, customer)
   let saved = false
   return step<Drift>({
     title: `secrets of ${customer} are backed up`,
     check: async () => {
       if (saved) return undefined
-      const there = existsSync(secretsFile(directory, customer)) || (await onCluster()) !== undefined
+      const there = existsSync(file) || (await home.onCluster()) !== undefined
       return there ? { lines: ['back them up before they go'] } : undefined
     },
     apply: async () => {
+      // The cluster's Secret may have more, and goes next: a run that is ended in between would save the file alone.
+      if (existsSync(file)) writeWhole(file, secretsText(await findAllSecrets(home)))
       await verifyBackup(run, await sendBackup(run, secretsSource(platform, customer)))
       saved = true
     },

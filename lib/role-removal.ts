@@ -1,10 +1,11 @@
 // A customer's role when the customer is removed: what it owns in databases that are kept becomes the administrator's.
 import pg from 'pg'
 import { type Drift, type Step, step } from './converge.ts'
+import { roleFacts } from './customer-database.ts'
 import { namesOf } from './customers.ts'
 import { drillsLeft, dropDrills } from './drill.ts'
 import { Failure } from './failure.ts'
-import { type Administrator, roleFacts, type Server, withPostgres } from './postgres.ts'
+import { type Administrator, type Server, withPostgres } from './postgres.ts'
 
 const quoteName = pg.escapeIdentifier
 

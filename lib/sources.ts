@@ -4,8 +4,8 @@ import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import type pg from 'pg'
 import type { DatabaseFacts, Source } from './backups.ts'
-import { findSecrets, secretsFile, secretsText } from './customer-secrets.ts'
-import { namesOf, surveyCustomers } from './customers.ts'
+import { findKnownSecrets, secretsFile, secretsText } from './customer-secrets.ts'
+import { type Customer, namesOf, secretsElsewhere, surveyCustomers } from './customers.ts'
 import { finalBackupIn } from './database-comments.ts'
 import { Failure, misuse, oneLine, tell } from './failure.ts'
 import { writeWhole } from './files.ts'
@@ -165,7 +165,7 @@ export function secretsSource(platform: Platform, customer: string): Source {
     file: 'secrets.json.zst.age',
     read: async (store) => {
       // Read and written anew: what is damaged must not become the newest backup.
-      await store({ input: Buffer.from(secretsText(await findSecrets(platform.secrets(customer)))) })
+      await store({ input: Buffer.from(secretsText(await findKnownSecrets(platform.secrets(customer)))) })
       return {}
     },
   }
@@ -189,22 +189,26 @@ function stateSource(run: Run): Source {
   }
 }
 
-/** What there is to back up, and what is on one side only: in gitops/apps, or on the server. */
-export type Fleet = { sources: Source[]; problems: string[] }
+/**
+ * What there is to back up; what is on one side only, in gitops/apps or on the server; and what is on the cluster alone, and
+ * not among the sources.
+ */
+export type Fleet = { sources: Source[]; problems: string[]; unsaved: string[] }
 
 /** The customers as gitops/apps lists them; where that cannot be read, what is wrong, and backups go on without it. */
 export async function listedCustomers(
   platform: Platform,
-): Promise<{ names: string[]; problems: string[]; known: boolean }> {
+): Promise<{ names: string[]; elsewhere: Customer[]; problems: string[]; known: boolean }> {
   try {
     const { customers, problems } = surveyCustomers(await platform.appsDirectory())
     return {
       names: customers.map(({ customer }) => customer),
+      elsewhere: customers.filter(secretsElsewhere),
       problems: problems.map((one) => oneLine(tell(one))),
       known: problems.length === 0,
     }
   } catch (error) {
-    return { names: [], problems: [oneLine(tell(error))], known: false }
+    return { names: [], elsewhere: [], problems: [oneLine(tell(error))], known: false }
   }
 }
 
@@ -247,7 +251,9 @@ export async function discover(run: Run, platform: Platform, only?: string): Pro
         .filter(({ name }) => wanted(name.replace('database/', ''))),
       ...missing.map((customer) => missingSource(customer)),
       ...shut.map(({ customer, comment }) => missingSource(customer, { comment })),
-      ...customers.filter(wanted).map((customer) => secretsSource(platform, customer)),
+      ...customers
+        .filter((name) => wanted(name) && !listed.elsewhere.some(({ customer }) => customer === name))
+        .map((customer) => secretsSource(platform, customer)),
       ...(only === undefined ? [stateSource(run)] : []),
     ],
     problems: [
@@ -256,6 +262,10 @@ export async function discover(run: Run, platform: Platform, only?: string): Pro
       ...shut.map(({ customer }) => `${namesOf(customer).database} takes no connections`),
       ...unlisted.map((name) => `${namesOf(name).database} is a database, and no customer in gitops/apps has it`),
     ],
+    // What is in the values file is where the repository is.
+    unsaved: listed.elsewhere
+      .filter(({ customer, existingSecret }) => wanted(customer) && existingSecret)
+      .map((one) => `${one.customer} has its secrets from ${secretsElsewhere(one)}, which is not backed up`),
   }
 }
 

@@ -1,4 +1,5 @@
 #!/usr/bin/env -S sh -c 'f=$0; [ -L "$f" ] && f=$(readlink -f "$f"); exec node "${f%/*}/../lib/launch.mjs" "$f" "$@"'
+import { closedStep, roleExists } from '../lib/customer-database.ts'
 // Adds a customer: secrets, a Postgres role and database of its own, its values file in the repository, its DNS record, and
 // its instance on the cluster.
 import { secretsStep } from '../lib/customer-secrets.ts'
@@ -6,7 +7,6 @@ import { dataSteps, hostOf, instanceSteps } from '../lib/customer-steps.ts'
 import { customerName, namesOf } from '../lib/customers.ts'
 import { kubeconfigStep } from '../lib/kubernetes.ts'
 import { openPlatform, recordStep } from '../lib/platform.ts'
-import { closedStep, roleExists } from '../lib/postgres.ts'
 import { infrastructurePrecondition } from '../lib/postgres-preflight.ts'
 import * as preflight from '../lib/preflight.ts'
 import { runbook, startedAs } from '../lib/runbook.ts'

@@ -26,10 +26,11 @@ export const backup = runbook({
   lock: ({ customer, shard }) => `backup-${customer ?? shard?.replace('/', '-of-') ?? 'all'}`,
   procedure: async (run, { customer, shard, again }) => {
     const platform = openPlatform(run)
-    const { sources, problems } = await discover(run, platform, customer).catch(async (error: unknown) => {
+    const { sources, problems, unsaved } = await discover(run, platform, customer).catch(async (error: unknown) => {
       await raiseAlarms(run, undefined, EXIT.failed, false).catch(() => {}) // Spaces may be out of reach as well
       throw error
     })
+    for (const text of unsaved) run.emit({ event: 'warning', text })
     const ours = shard ? sources.filter(({ name }) => isInShard(name, parseShard(shard))) : sources
     return {
       preflight: [

@@ -28,6 +28,7 @@ export const removeCustomer = runbook({
         ...preflight.providerPreconditions(run),
         dumpPrecondition(run, platform),
         removal.knownPrecondition(platform, customer),
+        removal.unsavedPrecondition(platform, customer),
       ],
       retype: {
         question: `${customer} is removed, and its data ${deleteData ? 'deleted' : 'kept'}. Type its name to go on:`,

@@ -4,7 +4,15 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { brokenRule, customerName, namesOf, RESERVED, readCustomers } from '../lib/customers.ts'
+import {
+  brokenRule,
+  customerName,
+  namesOf,
+  RESERVED,
+  readCustomers,
+  readValues,
+  secretsElsewhere,
+} from '../lib/customers.ts'
 import { ROOT } from '../lib/site.ts'
 
 const test = suite<{ directory: string }>('customers')
@@ -139,6 +147,13 @@ for (const [what, folder, text, problem] of [
 test('a folder without a values file is refused', ({ directory }) => {
   mkdirSync(join(directory, 'customer-acme'))
   assert.throws(() => readCustomers(directory), /customer-acme\/values.yaml is not there/)
+})
+
+test('where an instance has its secrets from, where that is not the Secret that runbooks make', () => {
+  const elsewhere = (more: string) => secretsElsewhere(readValues(`${asInTheSeed}${more}`, 'a test', 'acme'))
+  assert.is(elsewhere(''), 'gitops/apps/customer-acme/values.yaml itself')
+  assert.is(elsewhere('existingSecret: vault\n'), 'the Secret vault')
+  assert.is(elsewhere('existingSecret: customer-acme\n'), undefined)
 })
 
 test('Terraform keeps the same names for the platform', () => {

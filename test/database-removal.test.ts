@@ -1,9 +1,9 @@
 // What a database's comment says of its final backup, what a database that was set aside is called, and how a role is shut out.
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
+import type { DatabaseFacts, RoleFacts } from '../lib/customer-database.ts'
 import { finalBackupIn, finalComment } from '../lib/database-comments.ts'
 import { isKeptOf, keptName, shutStatements } from '../lib/database-removal.ts'
-import type { DatabaseFacts, RoleFacts } from '../lib/postgres.ts'
 
 const FOLDER = 'database/acme/2026-11-24T03-00-00.123Z'
 const AT = new Date('2026-11-24T03:00:00.123Z')

@@ -10,6 +10,7 @@ import { Secret } from '../../lib/secret.ts'
 import {
   administrator,
   callsDuring,
+  commitByHand,
   digitalocean,
   eventOf,
   everything,
@@ -364,6 +365,38 @@ test('--plan shows what is missing, says what it cannot know, and writes nothing
   assert.ok(calls.length > 0)
   assert.equal(writes, [])
   assert.equal(await everything(operator), before)
+})
+
+test('whose values file has its secrets from elsewhere is refused, also with --new-secrets: its password stays', async ({
+  operator,
+}) => {
+  await must(operator, 'add-customer', 'moved')
+  const kept = async () => ({
+    head: git(operator, 'rev-parse', 'main'),
+    secrets: existsSync(join(operator.kept, 'secrets', 'moved.json')),
+    objects: await objects(operator),
+  })
+  const server = await asCustomer(operator, 'moved')
+  rmSync(join(operator.kept, 'secrets', 'moved.json'))
+  const before = await kept()
+  for (const [line, told] of [
+    ['', 'moved has its secrets from gitops/apps/customer-moved/values.yaml itself'],
+    ['existingSecret: vault\n', 'moved has its secrets from the Secret vault'],
+  ] as const) {
+    const undo = commitByHand(operator, (clone) => {
+      const file = join(clone, 'gitops', 'apps', 'customer-moved', 'values.yaml')
+      writeFileSync(file, readFileSync(file, 'utf8').replace(/^(existingSecret|secretChecksum):.*\n/gm, '') + line)
+    })
+    for (const more of [[], ['--new-secrets']]) {
+      const { code, stdout } = await run(operator, 'add-customer', 'moved', ...more)
+      assert.is(code, 1, stdout)
+      assert.match(stdout, told)
+      assert.match(stdout, 'existingSecret: customer-moved, the one that add-customer makes')
+    }
+    undo()
+  }
+  assert.equal(await kept(), before)
+  await withPostgres(server, (client) => client.query('SELECT 1'))
 })
 
 test('a pinned customer carries its tag; the fleet’s list shows every customer', async ({ operator }) => {

@@ -1,5 +1,5 @@
 // backup, backups and prune against a rehearsed cloud: what lies in the bucket, who is missed, and what is kept.
-import { writeFileSync } from 'node:fs'
+import { renameSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
@@ -30,6 +30,7 @@ import {
   administrator,
   callsDuring,
   clearFaults,
+  commitByHand,
   eventOf,
   eventsOf,
   faultsHit,
@@ -252,6 +253,49 @@ test('a customer without a database, and a database without a customer: told by 
     takeBack()
   }
   assert.is((await run(operator, 'backup')).code, 0)
+})
+
+test('whose secrets are not where runbooks put them is backed up without, and told where no repository has them', async ({
+  operator,
+}) => {
+  const file = join(operator.kept, 'secrets', 'acme-test.json')
+  renameSync(file, `${file}.away`)
+  const withSecrets = (lines: string) =>
+    commitByHand(operator, (clone) =>
+      writeFileSync(
+        join(clone, 'gitops', 'apps', 'customer-acme-test', 'values.yaml'),
+        `customer: acme-test\nsubdomain: acme-test\nimage:\n  repository: registry.test/app\n${lines}\n`,
+      ),
+    )
+  const INLINE = 'database:\n  url: postgresql://x\nredis:\n  url: rediss://x\nenv:\n  JWT_SECRET: "..."'
+  const all = each(
+    1,
+    SOURCES.filter((source) => source !== 'secrets/acme-test'),
+  )
+  const sourcesOf = ({ stdout }: Pick<Result, 'stdout'>): string[] =>
+    JSON.parse(stdout).sources.map(({ source }: { source: string }) => source)
+  try {
+    for (const [lines, told] of [
+      [INLINE, []],
+      ['existingSecret: vault', ['acme-test has its secrets from the Secret vault, which is not backed up']],
+    ] as const) {
+      const undo = withSecrets(lines)
+      await remove(operator)
+      const result = await run(operator, 'backup', '--json')
+      const report = await run(operator, 'backups', '--json')
+      undo()
+      assert.is(result.code, 0, result.stdout)
+      assert.equal(warningsOf(result), told)
+      assert.equal(await verified(operator), all)
+      assert.is(report.code, 0, report.stdout)
+      assert.equal(sourcesOf(report).sort(), Object.keys(all).sort())
+    }
+    const { code, stdout } = await run(operator, 'backup', '--customer', 'acme-test', '--json')
+    assert.is(code, 1)
+    assert.match(stdout, 'the secrets of acme-test are neither on this machine nor on the cluster')
+  } finally {
+    renameSync(`${file}.away`, file)
+  }
 })
 
 test('a failed run says who is without a fresh backup, and who only has this one failed', async ({ operator }) => {

@@ -84,11 +84,14 @@ test.before(async (context) => {
 test.after(async ({ operator }) => operator?.down())
 
 test('--plan shows all of it, and writes nothing', async ({ operator }) => {
+  // What people have made there is told; the chart's own and what is backed up is not.
+  kubectl(operator, '-n', 'customer-stays', 'create', 'secret', 'generic', 'vault', '--from-literal=KEY=value')
   const before = await everything(operator)
   const resources = () => kubectl(operator, '-n', 'customer-stays', 'get', 'deployments,secrets', '-o', 'yaml')
   const onCluster = resources()
   const { code, stdout } = await run(operator, 'remove-customer', 'stays', '--plan', '--delete-data')
   assert.is(code, 2, stdout)
+  assert.match(stdout, /no backup has what goes with namespace customer-stays: the Secrets vault$/m)
   for (const line of [
     'delete cloudflare_dns_record.customer["stays"]',
     'remove gitops/apps/customer-stays, and push',
@@ -142,6 +145,10 @@ test('added again it is empty and works; a restore brings the users back', async
 
 test('its secrets restored first, nobody is even signed out', async ({ operator }) => {
   const token = await addWithUser(operator, 'beta')
+  const SMTP_PASSWORD = Buffer.from('correct horse battery').toString('base64')
+  const patch = JSON.stringify({ data: { SMTP_PASSWORD } })
+  const inBeta = ['-n', 'customer-beta']
+  kubectl(operator, ...inBeta, 'patch', 'secret', 'customer-beta', `--patch=${patch}`)
   await must(operator, 'remove-customer', 'beta', '--yes', '--delete-data')
   assert.equal(await leftOf(operator, 'beta'), [])
   assert.equal(await keptOf(operator, 'beta'), [])
@@ -150,6 +157,8 @@ test('its secrets restored first, nobody is even signed out', async ({ operator 
   await must(operator, 'restore', 'beta', '--swap', '--yes')
   assert.is((await ask(operator, 'beta', '/v1/me', { token })).status, 200)
   assert.is(await signIn(operator, 'beta'), 201)
+  const { data } = JSON.parse(kubectl(operator, ...inBeta, 'get', 'secret', 'customer-beta', '-o', 'json'))
+  assert.is(data.SMTP_PASSWORD, SMTP_PASSWORD)
 })
 
 test('killed at every step it is finished by the next run', async ({ operator }) => {

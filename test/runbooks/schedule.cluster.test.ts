@@ -13,6 +13,11 @@ import { must, type Operator } from './operator.ts'
 import { assertNowhere } from './secrets.ts'
 
 const CUSTOMERS = ['acme', 'beta']
+/** What somebody has added to acme's Secret by hand, in base64. */
+const OTHERS = {
+  SMTP_PASSWORD: Buffer.from('correct horse battery').toString('base64'),
+  'store.p12': Buffer.from([0, 255, 128, 10]).toString('base64'),
+}
 const SOURCES = [...CUSTOMERS.flatMap((name) => [`database/${name}`, `secrets/${name}`]), 'terraform/state']
 
 const test = suite<{ operator: Operator }>('the backup schedule')
@@ -21,6 +26,8 @@ test.before(async (context) => {
   const operator = await startFullOperator()
   context.operator = operator
   for (const customer of CUSTOMERS) await must(operator, 'add-customer', customer, '--yes')
+  const patch = JSON.stringify({ data: OTHERS })
+  await kubectl(operator, ['patch', 'secret', 'customer-acme', '-n', 'customer-acme', `--patch=${patch}`])
 })
 test.after(async ({ operator }) => operator?.down())
 
@@ -88,8 +95,9 @@ test('what it backs up of a customer’s secrets is what the cluster has', async
     const { key } = await manifest(operator, folder)
     const name = `customer-${customer}`
     const { data } = JSON.parse(await kubectl(operator, ['get', 'secret', name, '-n', name, '-o', 'json']))
-    const { jwt_secret } = JSON.parse((await opened(operator, key)).toString())
+    const { jwt_secret, others } = JSON.parse((await opened(operator, key)).toString())
     assert.is(jwt_secret, Buffer.from(data.JWT_SECRET, 'base64').toString())
+    assert.equal(others, customer === 'acme' ? OTHERS : undefined)
   }
 })
 
