@@ -1,6 +1,5 @@
 // Customers removed from a real cluster: all of one is gone and the other still answers, whenever it is interrupted, and what
 // was removed comes back from its final backup.
-import { execFileSync } from 'node:child_process'
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { suite } from 'uvu'
@@ -8,7 +7,7 @@ import * as assert from 'uvu/assert'
 import { clusterObstacle } from '../../rehearsal/tools/cluster.ts'
 import { thisMachine } from '../../rehearsal/tools/machine.ts'
 import { folders, manifest } from './bucket.ts'
-import { ask, FIRST_RELEASE, startFullOperator } from './full.ts'
+import { ask, FIRST_RELEASE, kubectl, startFullOperator } from './full.ts'
 import { convergedAfter, killAt, killedAtEveryStep } from './kill.ts'
 import {
   clearFaults,
@@ -41,9 +40,6 @@ async function addWithUser(operator: Operator, customer: string): Promise<string
 
 const signIn = async (operator: Operator, customer: string): Promise<number> =>
   (await ask(operator, customer, '/v1/sessions', { body: credentialsOf(customer) })).status
-
-const kubectl = ({ env, kept }: Operator, ...args: string[]): string =>
-  execFileSync('kubectl', [`--kubeconfig=${join(kept, 'kubeconfig')}`, ...args], { env, encoding: 'utf8' })
 
 /** @returns what is left of a customer, but for its data: nothing is, where it is removed */
 async function leftOf(operator: Operator, customer: string): Promise<string[]> {
