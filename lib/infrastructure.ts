@@ -1,6 +1,7 @@
 // The platform's infrastructure as steps: a plan that is guarded, priced and kept, and the apply of that very plan.
 import { mkdirSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { isDeepStrictEqual } from 'node:util'
 import { stringify } from 'yaml'
 import * as z from 'zod'
 import { alreadyMade, requireFreeNames } from './adoption.ts'
@@ -8,6 +9,7 @@ import { type AnyStep, type Drift, type Step, step, type Work } from './converge
 import type { Resource } from './cost.ts'
 import { namesOf } from './customers.ts'
 import { Failure } from './failure.ts'
+import type { Platform } from './platform.ts'
 import { loadBalancerAddress, recordedAddresses } from './provider-api.ts'
 import type { Run } from './run.ts'
 import type { Site } from './site.ts'
@@ -17,6 +19,7 @@ import {
   clearStaleLock,
   command,
   inJson,
+  readOutputs,
   STATE_KEY,
   type Terraform,
   variablesOf,
@@ -32,7 +35,8 @@ import {
   planSchema,
 } from './terraform-plan.ts'
 
-export type PlanDrift = Drift & { terraform: Terraform; file: string; changes: Change[] }
+/** `file`: the saved plan; without one there is nothing to apply */
+export type PlanDrift = Drift & { terraform: Terraform; file?: string; changes: Change[] }
 
 const plannedChange = z.object({ change: z.object({ action: z.string() }) })
 const plannedOutputs = z.object({ outputs: z.record(z.string(), z.object({ action: z.string().optional() })) })
@@ -104,14 +108,14 @@ export function terraformStep(options: {
   run: Run
   title: string
   open: () => Promise<Terraform>
-  /** called when something was applied: what was read of the outputs may be old */
-  onApplied?: () => void
+  /** as all steps of the run have them: forgotten when they may have changed */
+  outputs: Platform['outputs']
   appsDirectory: () => Promise<string>
   allowed: (change: Change) => boolean
   price?: (after: readonly Resource[], before: readonly Resource[]) => Promise<{ lines: string[]; confirm: string }>
   needs?: readonly AnyStep[]
 }): Step<PlanDrift> {
-  const { title, open, allowed, price } = options
+  const { title, open, outputs, allowed, price } = options
   return step<PlanDrift>({
     title,
     first: true,
@@ -128,16 +132,16 @@ export function terraformStep(options: {
       work.waitingFor(`${opened.program} plan`)
       if (run.locked()) await clearStaleLock(opened, work)
       const planned = await makePlan(opened, variables, work)
-      if (!planned) return undefined
+      if (!planned) return changedMeanwhile(opened, outputs)
       const { terraform, file, plan } = planned
       const changes = changesOf(plan)
       const refused = forbidden(changes, allowed)
       if (refused.length > 0) throw refusal(run.runbook, refused)
-      const outputs = Object.entries(plan.output_changes).filter(([, { actions }]) => actions.join() !== 'no-op')
+      const written = Object.entries(plan.output_changes).filter(([, { actions }]) => actions.join() !== 'no-op')
       if (changes.length === 0)
-        return outputs.length === 0
-          ? undefined
-          : { lines: [`write the outputs ${outputs.map(([name]) => name).join(', ')}`], terraform, file, changes }
+        return written.length === 0
+          ? changedMeanwhile(opened, outputs)
+          : { lines: [`write the outputs ${written.map(([name]) => name).join(', ')}`], terraform, file, changes }
       const priced = await price?.(
         plan.planned_values.root_module.resources,
         plan.prior_state?.values?.root_module.resources ?? [],
@@ -151,11 +155,24 @@ export function terraformStep(options: {
       }
     },
     apply: async ({ terraform, file, changes }, work) => {
-      await inJson(terraform, argv.apply(file), progress(changes.length, work), 3600)
-      rmSync(file, { force: true })
-      options.onApplied?.()
+      if (file) await inJson(terraform, argv.apply(file), progress(changes.length, work), 3600)
+      if (file) rmSync(file, { force: true })
+      outputs.forget()
     },
   })
+}
+
+/**
+ * The Terraform of a run that was killed goes on, and may have ended only after the outputs were read.
+ *
+ * @returns what has steps look again that went by the outputs before; undefined where those are still true
+ */
+async function changedMeanwhile(terraform: Terraform, outputs: Platform['outputs']): Promise<PlanDrift | undefined> {
+  if (!terraform.state) return undefined
+  const [before, now] = await Promise.all([outputs().catch(() => undefined), readOutputs(terraform)])
+  return isDeepStrictEqual(before, now)
+    ? undefined
+    : { lines: ['go on with what an earlier run has made meanwhile'], terraform, changes: [] }
 }
 
 function refusal(runbook: string, refused: readonly Change[]): Failure {

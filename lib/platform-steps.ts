@@ -18,7 +18,7 @@ export function platformSteps(platform: Platform) {
     run,
     title: 'infrastructure is as terraform/ says',
     open: terraform,
-    onApplied: outputs.forget,
+    outputs,
     appsDirectory: appsDirectoryAtFirst(run, platform),
     allowed: onlyAddOrUpdate,
     price: (after, before) => pricePlan(run, after, before),

@@ -110,15 +110,25 @@ export async function pricePlan(run: Run, after: readonly Resource[], before: re
 }
 
 /** A customer's name is in DNS; nothing else of the infrastructure may be touched for that. */
-export const recordStep = ({ run, terraform, appsDirectory }: Platform, host: string, needs: readonly AnyStep[]) =>
-  terraformStep({ run, title: `${host} is in DNS`, needs, open: terraform, appsDirectory, allowed: onlyMakesRecords })
+export const recordStep = (platform: Platform, host: string, needs: readonly AnyStep[]) => {
+  const { run, terraform: open, outputs, appsDirectory } = platform
+  return terraformStep({
+    run,
+    title: `${host} is in DNS`,
+    needs,
+    open,
+    outputs,
+    appsDirectory,
+    allowed: onlyMakesRecords,
+  })
+}
 
 /** The name that customers' names lead to is that of the load balancer, which the cluster makes for its ingress. */
 export function balancerStep(platform: Platform, needs: readonly AnyStep[]): Step {
-  const { run, terraform, appsDirectory, kubernetes } = platform
+  const { run, terraform: open, outputs, appsDirectory, kubernetes } = platform
   const { site } = run
   const title = `${balancerName(site)} leads to the load balancer`
-  const record = terraformStep({ run, title, needs, open: terraform, appsDirectory, allowed: onlyAddOrUpdate })
+  const record = terraformStep({ run, title, needs, open, outputs, appsDirectory, allowed: onlyAddOrUpdate })
   return step<Drift>({
     title,
     needs,

@@ -42,12 +42,13 @@ export const knownPrecondition = (platform: Platform, customer: string): Precond
  * touched yet.
  */
 export function recordGoneStep(platform: Platform, customer: string) {
-  const { run, terraform } = platform
+  const { run, terraform: open, outputs } = platform
   const { slug } = namesOf(customer)
   return terraformStep({
     run,
     title: `${customer} has no name in DNS`,
-    open: terraform,
+    open,
+    outputs,
     // As the folder will be: it goes only afterwards.
     appsDirectory: async () => {
       const apps = await platform.appsDirectory()
