@@ -2,16 +2,16 @@
 // Cloudflare's is among it, nor Terraform.
 import { existsSync, readFileSync } from 'node:fs'
 import { dirname, resolve } from 'node:path'
-import { findDeployKey, readKnownHosts } from './argocd.ts'
 import { BACKUPS_NAMESPACE } from './backup-schedule.ts'
 import type { AnyStep, Step } from './converge.ts'
 import { Failure, misuse } from './failure.ts'
 import { findObjects, type Kubernetes, type KubernetesObject, objectsStep } from './kubernetes.ts'
+import type { Outputs } from './outputs.ts'
 import type { Platform } from './platform.ts'
+import { findDeployKey, readKnownHosts } from './repository-access.ts'
 import type { Run } from './run.ts'
 import { Secret } from './secret.ts'
 import type { Site } from './site.ts'
-import type { Outputs } from './terraform.ts'
 
 const secret = (name: string, data: Record<string, string>): KubernetesObject => ({
   apiVersion: 'v1',

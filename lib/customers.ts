@@ -11,6 +11,9 @@ export const RESERVED: readonly string[] = [
   'ns', 'platform', 'preview', 'registry', 'staging', 'status', 'test', 'www',
 ] // biome-ignore format: a list
 
+/** On every object of the cluster that runbooks make for a customer. */
+export const CUSTOMER_LABEL = 'lunarfront.tech/customer'
+
 const isFree = (name: string) => !RESERVED.includes(name)
 const RESERVED_RULE = `is reserved for the platform, like ${RESERVED.slice(0, 4).join(', ')}`
 

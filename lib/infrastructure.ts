@@ -9,6 +9,7 @@ import { type AnyStep, type Drift, type Step, step, type Work } from './converge
 import type { Resource } from './cost.ts'
 import { namesOf } from './customers.ts'
 import { Failure } from './failure.ts'
+import { readOutputs } from './outputs.ts'
 import type { Platform } from './platform.ts'
 import { loadBalancerAddress, recordedAddresses } from './provider-api.ts'
 import type { Run } from './run.ts'
@@ -19,7 +20,6 @@ import {
   clearStaleLock,
   command,
   inJson,
-  readOutputs,
   STATE_KEY,
   type Terraform,
   variablesOf,

@@ -3,8 +3,8 @@ import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { type AnyStep, type Drift, type Step, step } from './converge.ts'
 import { writeWhole } from './files.ts'
+import type { Outputs } from './outputs.ts'
 import { giteaDroplet, type Site } from './site.ts'
-import type { Outputs } from './terraform.ts'
 
 /** In the site's folder and not in ansible/: two sites of one checkout have two droplets. */
 export const inventoryFile = (site: Site) => join(site.directory, 'inventory.ini')

@@ -8,10 +8,10 @@ import type { Command, Output } from './exec.ts'
 import { Failure } from './failure.ts'
 import { writeWhole } from './files.ts'
 import { readYaml, validate } from './input.ts'
+import type { Outputs } from './outputs.ts'
 import { kubeconfigOf } from './provider-api.ts'
 import { once, type Run } from './run.ts'
 import type { Site } from './site.ts'
-import type { Outputs } from './terraform.ts'
 
 /** Who owns the fields that runbooks set: https://kubernetes.io/docs/reference/using-api/server-side-apply/ */
 const FIELD_MANAGER = 'lunarfront'

@@ -1,11 +1,12 @@
 // The platform as steps: what bootstrap is made of, and what comes first when all is brought back.
-import { argocdStep, platformStep, repositoryAccessStep } from './argocd.ts'
+import { argocdStep, platformStep } from './argocd.ts'
 import { scheduleStep } from './backup-credentials.ts'
 import { publishedStep } from './checkout.ts'
 import { finishedStep, terraformStep } from './infrastructure.ts'
 import { inventoryStep } from './inventory.ts'
 import { kubeconfigStep } from './kubernetes.ts'
 import { appsDirectoryAtFirst, balancerStep, type Platform, pricePlan } from './platform.ts'
+import { repositoryAccessStep } from './repository-access.ts'
 import { bucketStep } from './spaces.ts'
 import { onlyAddOrUpdate } from './terraform-plan.ts'
 

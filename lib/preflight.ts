@@ -4,12 +4,13 @@ import { requireCleanCheckout, requireUpToDate } from './checkout.ts'
 import { POSTGRES_FILE } from './credentials.ts'
 import { namesOf, secretsElsewhere } from './customers.ts'
 import { Failure } from './failure.ts'
+import { readPostgresFile } from './outputs.ts'
 import type { Platform } from './platform.ts'
 import { ApiError, account, dropletCount, monthToDateUsage, zone } from './provider-api.ts'
 import type { Run } from './run.ts'
 import type { Precondition } from './runbook.ts'
 import { bucketExists, isStatus, listBuckets } from './spaces.ts'
-import { readPostgresFile, requireSupported } from './terraform.ts'
+import { requireSupported } from './terraform.ts'
 
 /** Droplets that bootstrap makes beside the cluster's nodes: Gitea's. */
 const OWN_DROPLETS = 1

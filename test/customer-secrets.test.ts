@@ -15,9 +15,9 @@ import {
 } from '../lib/customer-secrets.ts'
 import { Failure } from '../lib/failure.ts'
 import { writeWhole } from '../lib/files.ts'
-import { checksumOf, othersIn, secretData, secretsIn } from '../lib/instance.ts'
+import { checksumOf, othersIn, secretData, secretsIn } from '../lib/instance-secret.ts'
+import type { Outputs } from '../lib/outputs.ts'
 import { redact, Secret } from '../lib/secret.ts'
-import type { Outputs } from '../lib/terraform.ts'
 
 const OWN = { database_password: 'p'.repeat(32), jwt_secret: 'j'.repeat(64) }
 const base64 = (text: string) => Buffer.from(text).toString('base64')
