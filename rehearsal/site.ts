@@ -302,7 +302,10 @@ async function startCloudProcess(
     process.execPath,
     [
       ...['--import', 'tsx', join(ROOT, 'rehearsal', 'cloud', 'main.mts'), '--directory', home, '--domain', DOMAIN],
-      ...['--tools', JSON.stringify({ postgres, valkey, versitygw, openssl, cluster: programs })],
+      ...[
+        '--tools',
+        JSON.stringify({ postgres, valkey, versitygw, openssl, cluster: programs, droplet: cluster?.droplet }),
+      ],
       ...(cluster ? ['--repository', JSON.stringify(gitRepository(directory, tools))] : []),
     ],
     {

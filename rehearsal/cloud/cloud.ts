@@ -3,8 +3,11 @@ import { randomBytes, randomUUID } from 'node:crypto'
 import { existsSync } from 'node:fs'
 import { chmod, mkdir, mkdtemp, readFile, rename, rm, writeFile } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
-import { NODE_ADDRESS } from '../cluster/messages.ts'
-import { removeClusters, startCluster } from '../cluster/start.ts'
+import { startCluster } from '../cluster/start.ts'
+import type { DropletRoot } from '../droplet/root.ts'
+import { startDroplet } from '../droplet/start.ts'
+import { CLOUD_ADDRESS } from '../machine/messages.ts'
+import { removeMachines } from '../machine/start.ts'
 import { serveProviders } from '../provider/providers.ts'
 import { createAuthority, issueCertificate, LOOPBACK } from '../servers/certificates.ts'
 import { GIT_SSH_PORT, type GitRepository, startGitServer } from '../servers/git-ssh.ts'
@@ -28,6 +31,7 @@ import { serveControl } from './control.ts'
 import type { Account } from './digitalocean/account.ts'
 import { digitalOceanApi } from './digitalocean/api.ts'
 import { stopDatabases } from './digitalocean/databases.ts'
+import { stopMachines } from './digitalocean/droplet-machines.ts'
 import { stopClusters } from './digitalocean/kubernetes-server.ts'
 import { stopLoadBalancers } from './digitalocean/load-balancers.ts'
 import { digitalOceanRoutes } from './digitalocean/routes.ts'
@@ -44,6 +48,8 @@ export type Tools = {
   openssl: string
   /** What real clusters run: a folder of programs, and OCI archives. Without it clusters are objects of the API only. */
   cluster?: { programs: string; images: string[] } | undefined
+  /** What real droplets are made of. Without it droplets are objects of the API only. */
+  droplet?: DropletRoot | undefined
 }
 
 export type CloudOptions = {
@@ -181,12 +187,12 @@ async function startParts({
     return listener
   }
 
-  const network = privateNetwork(tools.cluster ? NODE_ADDRESS : '127.0.0.1')
+  const network = privateNetwork(tools.cluster ? CLOUD_ADDRESS : '127.0.0.1')
   for (const [name, addresses] of hosts) network.hosts.set(name, addresses)
   const records: CloudflareAccount['records'] = new Map()
   const dns = keep(await startNameServer({ name: domain, records, hosts: network.hosts }))
 
-  const { cluster } = tools
+  const { cluster, droplet } = tools
   if (cluster && repository)
     await offer(network, `git-ssh.${domain}`, GIT_SSH_PORT, keep(await startGitServer(repository)).port)
   let base = ''
@@ -217,9 +223,17 @@ async function startParts({
           ...{ directory, runtime, name, programs: cluster.programs, authority, domain },
           ...{ images: [...cluster.images, ...images], nameServerPort: dns.port },
         })),
+    startDroplet:
+      droplet &&
+      ((id, { name, keys, privateAddress, megabytes }) =>
+        startDroplet({
+          ...{ directory, runtime, id, name, keys, privateAddress, ...droplet },
+          ...{ memoryMegabytes: megabytes, nameServerPort: dns.port },
+        })),
     images: [],
   }
   undo.push(
+    () => stopMachines(account),
     () => stopDatabases(account.state),
     () => stopLoadBalancers(account.state),
     () => stopClusters(account),
@@ -294,7 +308,7 @@ async function checkFree(directory: string): Promise<void> {
 export async function stopCloud(directory: string): Promise<void> {
   const home = resolve(directory)
   await endAll(home)
-  await removeClusters(home)
+  await removeMachines(home)
   await rm(addressFile(home), { force: true })
   if (!existsSync(runtimeFile(home))) return
   const runtime = await readFile(runtimeFile(home), 'utf8')

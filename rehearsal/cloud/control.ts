@@ -122,8 +122,8 @@ async function objects({ digitalocean: { state }, cloudflare, spaces }: Control)
     digitalocean: {
       keys: [...state.keys.values()],
       vpcs: [...state.vpcs.values()],
-      droplets: [...state.droplets.values()].map(({ readyAt, ...droplet }) => droplet),
-      reserved_ips: [...state.reservedIps.values()],
+      droplets: [...state.droplets.values()].map(({ readyAt, machine, ...droplet }) => droplet),
+      reserved_ips: [...state.reservedIps.values()].map(({ release, ...reserved }) => reserved),
       firewalls: [...state.firewalls.values()],
       databases: await Promise.all(databases),
       kubernetes_clusters: [...state.clusters.values()].map(({ readyAt, token, server, real, ...cluster }) => cluster),

@@ -5,9 +5,12 @@ import { type AddressInfo, createConnection, createServer, type Socket } from 'n
 export type ForwardOptions = {
   /** Port 0 for a free one; a port below 1024 is root's. */
   listen: { path: string } | { host: string; port: number }
-  /** A Unix socket, which knows no reset, or a TCP port. */
-  connect: { path: string } | { host: string; port: number }
+  /** Asked anew for each connection where it is a function; where that knows none, the connection is broken off. */
+  connect: Target | (() => Target | undefined)
 }
+
+/** A Unix socket, which knows no reset, or a TCP port. */
+export type Target = { path: string } | { host: string; port: number }
 
 /** Where it listens on TCP; port 0 for a Unix socket. */
 export type Forward = { host: string; port: number; close: () => Promise<void> }
@@ -29,7 +32,9 @@ export async function startForward({ listen, connect }: ForwardOptions): Promise
   const open = new Set<Socket>()
   const settings = { allowHalfOpen: true, noDelay: true }
   const server = createServer(settings, (client) => {
-    const target = createConnection({ ...connect, ...settings })
+    const to = typeof connect === 'function' ? connect() : connect
+    if (!to) return breakOff(client)
+    const target = createConnection({ ...to, ...settings })
     for (const socket of [client, target]) {
       open.add(socket)
       socket.once('close', () => open.delete(socket))

@@ -1,12 +1,16 @@
-// What real clusters need on this machine, and where they can be.
+// What real clusters and droplets need on this machine, and where they can be.
 import { Failure } from '../../lib/failure.ts'
 import { platformArchive } from '../cluster/platform-images.ts'
 import { runbooksArchive } from '../cluster/runbooks-image.ts'
+import { type DropletRoot, makeDropletRoot } from '../droplet/root.ts'
 import { CLUSTER_TOOLS, installTools } from '../tools.ts'
 import { type Machine, thisMachine } from './machine.ts'
 
-/** As the cloud is told: a folder of programs, and OCI archives of what runs from the start, the runbooks' among them. */
-export type ClusterTools = { programs: string; images: string[]; runbooksImage: string }
+/**
+ * As the cloud is told: a folder of programs, OCI archives of what runs on clusters from the start, the runbooks' among
+ * them, and what droplets are made of.
+ */
+export type ClusterTools = { programs: string; images: string[]; runbooksImage: string; droplet: DropletRoot }
 
 /** @returns why no real cluster can be on this machine; undefined where one can */
 export function clusterObstacle(machine: Machine): string | undefined {
@@ -38,5 +42,6 @@ export async function installClusterTools(
   const { clusterPrograms: programs } = await installTools(report, CLUSTER_TOOLS, machine)
   const platform = await platformArchive(machine, programs, report)
   const runbooks = await runbooksArchive(machine, programs, report)
-  return { programs, images: [platform, runbooks.archive], runbooksImage: runbooks.reference }
+  const droplet = await makeDropletRoot(machine, report)
+  return { programs, images: [platform, runbooks.archive], runbooksImage: runbooks.reference, droplet }
 }

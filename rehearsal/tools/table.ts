@@ -23,7 +23,7 @@ export type Tools = {
 /** What the check and the tests need besides. */
 export type CheckTools = { shellcheck: string; aws: string }
 
-/** What real clusters need besides: Debian's programs, and the folder of what is built with Go. */
+/** What real clusters and droplets need besides: Debian's programs, and the folder of what is built with Go. */
 export type ClusterTools = Record<(typeof CLUSTER_TOOLS)[number], string>
 
 export type Name = keyof Tools | keyof CheckTools | keyof ClusterTools
@@ -112,6 +112,7 @@ export const TOOLS: Record<Name, Tool> = {
   unshare: onDebian('unshare', 'util-linux', 'its node’s own view of the machine'),
   setpriv: onDebian('setpriv', 'util-linux', 'ends the cluster with its cloud'),
   mmdebstrap: onDebian('mmdebstrap', 'mmdebstrap', 'the Debian in its images'),
+  nspawn: onDebian('systemd-nspawn', 'systemd-container', 'Gitea’s droplet'),
   clusterPrograms: { find: findPrograms, elsewhere: 'Go' },
 }
 
@@ -135,7 +136,7 @@ export const REHEARSAL_TOOLS = [
 /** What real clusters need besides. */
 export const CLUSTER_TOOLS = [
   ...(['containerd', 'runc', 'ptp', 'iptables', 'ipset', 'conntrack', 'ip', 'unshare', 'setpriv'] as const),
-  ...(['mmdebstrap', 'clusterPrograms'] as const),
+  ...(['mmdebstrap', 'nspawn', 'clusterPrograms'] as const),
 ] as const
 
 /** Debian keeps each version in a folder of its own, and not on PATH. */

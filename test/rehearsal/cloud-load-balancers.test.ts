@@ -39,6 +39,7 @@ test.before.each(async (context) => {
     network: privateNetwork('127.0.0.1'),
     wildcard: { certificate: '', key: '' },
     startCluster: undefined,
+    startDroplet: undefined,
     images: [],
   }
   const traffic: Traffic = { faults: [], calls: [] }

@@ -310,7 +310,7 @@ test('it ends with its object, and a cloud that is killed takes it along; nothin
   assert.is(gone.status, 204)
   assert.equal(controlGroups(pid), [])
   assert.ok(familyOf(pid).length < 15)
-  assert.equal(readdirSync(join(directory, 'cloud', 'clusters')), [])
+  assert.equal(readdirSync(join(directory, 'cloud', 'machines')), [])
 
   const again = await createCluster(subject)
   assert.is(again.status.state, 'running')

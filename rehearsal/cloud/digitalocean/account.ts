@@ -2,6 +2,7 @@
 import { createHash } from 'node:crypto'
 import { z } from 'zod'
 import type { Cluster } from '../../cluster/start.ts'
+import type { BootedDroplet } from '../../droplet/start.ts'
 import type { Certificate } from '../../servers/certificates.ts'
 import { type Request, type Route, route } from '../http.ts'
 import type { PrivateNetwork } from '../private-network.ts'
@@ -25,6 +26,13 @@ export type Account = {
   network: PrivateNetwork
   /** Starts a real cluster, unique by name, with these OCI archives among its images; undefined where there are none. */
   startCluster: ((name: string, images: readonly string[]) => Promise<Cluster>) | undefined
+  /** Starts a real machine, unique by id; undefined where droplets are objects of the API only. */
+  startDroplet:
+    | ((
+        id: string,
+        wanted: { name: string; keys: string[]; privateAddress: string; megabytes: number },
+      ) => Promise<BootedDroplet>)
+    | undefined
   /** OCI archives that every cluster has among its images, as if it had pulled them. */
   images: string[]
 }

@@ -15,6 +15,7 @@ export function startAction(account: Account, request: Request, { complete, ...r
     started_at: now(),
     ...rest,
     complete,
+    failure: undefined,
     readyAt: readyAt(account, request),
   }
   account.state.actions.set(action.id, action)
@@ -35,7 +36,7 @@ export const inProgress = (action: Action) => Date.now() < action.readyAt
 
 export const actionBody = (action: Action) => ({
   id: action.id,
-  status: inProgress(action) ? 'in-progress' : 'completed',
+  status: inProgress(action) ? 'in-progress' : action.failure === undefined ? 'completed' : 'errored',
   type: action.type,
   started_at: action.started_at,
   completed_at: inProgress(action) ? null : new Date(action.readyAt).toISOString().replace(/\.\d+Z$/, 'Z'),

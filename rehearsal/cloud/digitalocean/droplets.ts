@@ -1,10 +1,11 @@
-// Droplets and what can be done to them. No machine runs: they are objects of the API only.
+// Droplets and what can be done to them. Of a cluster's nodes no machine runs: they are objects of the API only.
 import { z } from 'zod'
 import { type Request, type Route, route } from '../http.ts'
 import { type Account, readyAt } from './account.ts'
 import { actionBody, inProgress, settleActions, startAction } from './actions.ts'
 import { found, list, page, parseBody, text, unprocessable } from './api.ts'
 import { IMAGES, isRegion, regionOf, SIZES, sizeBody } from './catalog.ts'
+import { isComing, perform, startMachine, stopMachine } from './droplet-machines.ts'
 import { type Droplet, dropletsLeft, now, type State } from './state.ts'
 import { joinedVpc, privateAddress } from './vpcs.ts'
 
@@ -45,7 +46,7 @@ export function dropletBody(droplet: Droplet) {
     vcpus: size.vcpus,
     disk: size.disk,
     locked: false,
-    status: Date.now() < droplet.readyAt ? 'new' : droplet.power,
+    status: Date.now() < droplet.readyAt || isComing(droplet) ? 'new' : droplet.power,
     kernel: null,
     created_at: droplet.created_at,
     features: droplet.features,
@@ -98,21 +99,25 @@ export function addDroplet(
     public_address: publicAddress(state),
     private_address: privateAddress(state, vpc),
     readyAt: readyAt(account, request),
+    machine: undefined,
   }
   state.droplets.set(droplet.id, droplet)
   return droplet
 }
 
-function createDroplet(account: Account, request: Request): Droplet {
+async function createDroplet(account: Account, request: Request): Promise<Droplet> {
   const { state } = account
   const wanted = parseBody(newDroplet, request)
   if (!isRegion(wanted.region)) throw unprocessable('You specified an invalid region for Droplet creation.')
   if (!sizeOf(wanted.size)) throw unprocessable('You specified an invalid size for Droplet creation.')
   const image = imageOf(wanted.image)
   if (!image) throw unprocessable('You specified an invalid image for Droplet creation.')
-  for (const key of wanted.ssh_keys)
-    if (![...state.keys.values()].some(({ id, fingerprint }) => String(id) === String(key) || fingerprint === key))
-      throw unprocessable(`${key} are invalid key identifiers for Droplet creation.`)
+  const keys = wanted.ssh_keys.map((key) => {
+    const all = [...state.keys.values()]
+    const known = all.find(({ id, fingerprint }) => String(id) === String(key) || fingerprint === key)
+    if (!known) throw unprocessable(`${key} are invalid key identifiers for Droplet creation.`)
+    return known.public_key
+  })
   if (dropletsLeft(state) < 1) throw unprocessable('creating this/these droplet(s) will exceed your droplet limit')
   const features = [
     ...(wanted.backups ? ['backups'] : []),
@@ -120,7 +125,9 @@ function createDroplet(account: Account, request: Request): Droplet {
     ...(wanted.monitoring ? ['monitoring'] : []),
     ...['droplet_agent', 'private_networking'],
   ]
-  return addDroplet(account, request, { ...wanted, image: image.slug, features })
+  const droplet = addDroplet(account, request, { ...wanted, image: image.slug, features })
+  await startMachine(account, droplet, { keys, megabytes: sizeOf(droplet.size)?.memory ?? 0 })
+  return droplet
 }
 
 const newAction = z.object({ type: z.string(), name: text, size: text })
@@ -195,8 +202,8 @@ export function dropletRoutes(account: Account): Route[] {
       )
       return page('droplets', listed.map(dropletBody), request, account.base())
     }),
-    route('POST', '/v2/droplets', (request) => {
-      const created = createDroplet(account, request)
+    route('POST', '/v2/droplets', async (request) => {
+      const created = await createDroplet(account, request)
       const action = startAction(account, request, {
         type: 'create',
         resource_id: created.id,
@@ -210,8 +217,10 @@ export function dropletRoutes(account: Account): Route[] {
       settleActions(account)
       return { status: 200, body: { droplet: dropletBody(droplet(id)) } }
     }),
-    route('DELETE', '/v2/droplets/:id', (_request, { id }) => {
-      removeDroplet(state, droplet(id).id)
+    route('DELETE', '/v2/droplets/:id', async (_request, { id }) => {
+      const gone = droplet(id)
+      removeDroplet(state, gone.id)
+      await stopMachine(account, gone)
       return { status: 204 }
     }),
     route('GET', '/v2/droplets/:id/actions', (request, { id }) => {
@@ -237,6 +246,19 @@ export function dropletRoutes(account: Account): Route[] {
         region: target.region,
         complete,
       })
+      const done = perform(target, wanted.type)
+      if (done) {
+        const { readyAt } = action
+        action.readyAt = Number.POSITIVE_INFINITY
+        void done
+          .catch(({ message }: Error) => {
+            action.failure = message
+            action.complete = undefined
+          })
+          .then(() => {
+            action.readyAt = Math.max(readyAt, Date.now())
+          })
+      }
       return { status: 201, body: { action: actionBody(action) } }
     }),
     route('GET', '/v2/droplets/:id/actions/:action', (_request, { id, action }) => {

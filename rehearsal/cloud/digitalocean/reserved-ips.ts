@@ -6,6 +6,7 @@ import { actionBody, settleActions, startAction } from './actions.ts'
 import { found, page, parseBody, text, unprocessable } from './api.ts'
 import { isRegion, regionOf } from './catalog.ts'
 import { dropletBody } from './droplets.ts'
+import { publicAddress } from './public-addresses.ts'
 import { defaultProject, type ReservedIp, type State } from './state.ts'
 
 const newReservedIp = z.object({
@@ -21,7 +22,7 @@ const body = (state: State, { ip, region, dropletId, project_id }: ReservedIp) =
 }
 
 /** A free address of a network that is kept for documentation (RFC 5737): nobody answers there. */
-function freeAddress(state: State): string {
+function documentedAddress(state: State): string {
   for (let last = 2; last < 255; last++) {
     const candidate = `203.0.113.${last}`
     if (!state.reservedIps.has(candidate)) return candidate
@@ -35,19 +36,22 @@ export function reservedIpRoutes(account: Account): Route[] {
     settleActions(account)
     return found(state.reservedIps.get(ip))
   }
+  const machineAt = ({ dropletId }: ReservedIp) => state.droplets.get(dropletId ?? 0)?.machine
   return [
     route('GET', '/v2/reserved_ips', (request) => {
       settleActions(account)
       const all = [...state.reservedIps.values()].map((ip) => body(state, ip))
       return page('reserved_ips', all, request, account.base())
     }),
-    route('POST', '/v2/reserved_ips', (request) => {
+    route('POST', '/v2/reserved_ips', async (request) => {
       const wanted = parseBody(newReservedIp, request)
       const droplet = wanted.droplet_id ? state.droplets.get(wanted.droplet_id) : undefined
       const region = droplet?.region ?? wanted.region
       if (!isRegion(region)) throw unprocessable('Region is not available')
+      const found = account.startDroplet && (await publicAddress(() => machineAt(created)))
       const created: ReservedIp = {
-        ip: freeAddress(state),
+        ip: found?.address ?? documentedAddress(state),
+        release: found?.release,
         region,
         dropletId: droplet?.id,
         project_id: wanted.project_id || defaultProject(state).id,
@@ -59,8 +63,10 @@ export function reservedIpRoutes(account: Account): Route[] {
       status: 200,
       body: { reserved_ip: body(state, reserved(ip)) },
     })),
-    route('DELETE', '/v2/reserved_ips/:ip', (_request, { ip }) => {
-      state.reservedIps.delete(reserved(ip).ip)
+    route('DELETE', '/v2/reserved_ips/:ip', async (_request, { ip }) => {
+      const gone = reserved(ip)
+      state.reservedIps.delete(gone.ip)
+      await gone.release?.()
       return { status: 204 }
     }),
     route('POST', '/v2/reserved_ips/:ip/actions', (request, { ip }) => {

@@ -1,6 +1,7 @@
 // Everything that exists in the account, as plain data.
 import { randomBytes, randomUUID } from 'node:crypto'
 import type { Cluster } from '../../cluster/start.ts'
+import type { BootedDroplet } from '../../droplet/start.ts'
 import type { HeldAddress } from '../../servers/addresses.ts'
 import type { Forward } from '../../servers/forward.ts'
 import type { Postgres } from '../../servers/postgres.ts'
@@ -35,6 +36,20 @@ export type Droplet = {
   power: 'active' | 'off'
   created_at: string
   readyAt: ReadyAt
+  machine: DropletMachine | undefined
+}
+
+/** The real machine behind a droplet. */
+export type DropletMachine = {
+  /** settles when it is up, or has failed */
+  started: Promise<void>
+  booted: BootedDroplet | undefined
+  /** why it did not start, or no longer runs */
+  failure: string | undefined
+  /** that lead to it, by port */
+  sockets: Map<number, string>
+  /** gives its public address back */
+  release: () => Promise<void>
 }
 
 export type Action = {
@@ -47,9 +62,18 @@ export type Action = {
   readyAt: ReadyAt
   /** Has its effect when it completes. */
   complete: (() => void) | undefined
+  /** Why it did not come to that. */
+  failure: string | undefined
 }
 
-export type ReservedIp = { ip: string; region: string; dropletId: number | undefined; project_id: string }
+export type ReservedIp = {
+  ip: string
+  region: string
+  dropletId: number | undefined
+  project_id: string
+  /** gives the address back, where it is a real one */
+  release: (() => Promise<void>) | undefined
+}
 
 export type FirewallRule = Record<string, unknown> & { protocol: string; ports: string }
 export type Firewall = {

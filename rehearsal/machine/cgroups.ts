@@ -1,4 +1,4 @@
-// The control groups that a cluster's pods are under: made before it starts, and removed when nothing of it runs.
+// The control groups that all of a machine is under: made before it starts, and removed when nothing of it runs.
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -6,8 +6,8 @@ import { setTimeout as sleep } from 'node:timers/promises'
 /** Milliseconds that processes which were killed may take to be gone. */
 const PATIENCE = 5_000
 
-/** With version 1 of control groups each controller has a tree of its own. */
-function groupsOf(name: string): string[] {
+/** @returns the folders of a control group: with version 1 each controller has a tree of its own */
+export function groupsOf(name: string): string[] {
   const root = '/sys/fs/cgroup'
   const trees = existsSync(join(root, 'cgroup.controllers')) ? ['.'] : readdirSync(root)
   return trees.map((tree) => join(root, tree, name))
@@ -23,6 +23,13 @@ export function makeCgroups(name: string): void {
         writeFileSync(own, readFileSync(parent, 'utf8'))
     }
   }
+}
+
+/** @param bytes that all of it may have; what it asks for beyond ends one of its processes */
+export function limitMemory(name: string, bytes: number): void {
+  for (const group of groupsOf(name))
+    for (const file of ['memory.limit_in_bytes', 'memory.max'])
+      if (existsSync(join(group, file))) writeFileSync(join(group, file), String(bytes))
 }
 
 /** Removes them with all that are inside; throws the system's error where something still runs in one. */

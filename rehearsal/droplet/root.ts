@@ -1,0 +1,102 @@
+// The root file system of the rehearsal's droplets, and the packages that may be installed on them: both made once, with
+// apt's own tools, into the cache. A droplet of the rehearsal has no way out, so its only package source is that pool.
+import { createHash } from 'node:crypto'
+import { existsSync, mkdirSync, mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import type { Machine } from '../tools/machine.ts'
+import { run } from '../tools/run.ts'
+
+/** Debian stands in for Ubuntu 24.04, whose packages the machine's own sources do not have. */
+const RELEASE = 'bookworm'
+
+/** What a new droplet has. */
+const ROOT_PACKAGES = [
+  ...['systemd', 'systemd-sysv', 'dbus', 'libpam-systemd', 'openssh-server', 'sudo', 'python3', 'python3-apt'],
+  ...['apt-utils', 'ca-certificates', 'iproute2', 'iputils-ping', 'kmod', 'procps', 'less', 'cron', 'tzdata'],
+]
+
+/** What ansible/ installs on it. */
+const POOL_PACKAGES = [
+  ...['docker.io', 'nftables', 'unattended-upgrades', 'postgresql-client', 'age', 'zstd', 'git', 'curl'],
+]
+
+/** A droplet makes its host keys when it first starts, and not before. */
+const HOST_KEYS = '[Service]\nExecStartPre=\nExecStartPre=/usr/bin/ssh-keygen -A\nExecStartPre=/usr/sbin/sshd -t\n'
+
+/** Nothing of it is for a machine that is not one: consoles, and what waits for hardware. */
+const MASKED = [
+  ...['console-getty.service', 'getty@tty1.service', 'getty-static.service', 'systemd-udev-trigger.service'],
+  ...['apt-daily.timer', 'apt-daily-upgrade.timer', 'e2scrub_all.timer', 'fstrim.timer'],
+]
+
+/** Where the pool is found on a droplet. */
+export const POOL = '/srv/pool'
+
+const identity = JSON.stringify([RELEASE, ROOT_PACKAGES, POOL_PACKAGES, HOST_KEYS, MASKED, POOL])
+const folderOf = ({ cache }: Machine) =>
+  join(cache, `droplet-${createHash('sha256').update(identity).digest('hex').slice(0, 16)}`)
+
+export type DropletRoot = { root: string; pool: string }
+
+/** @returns where it is; undefined where it has yet to be made */
+export function findDropletRoot(machine: Machine): DropletRoot | undefined {
+  const folder = folderOf(machine)
+  return existsSync(folder) ? { root: join(folder, 'root'), pool: join(folder, 'pool') } : undefined
+}
+
+/**
+ * Makes it where it is not in the cache yet: some three minutes once.
+ *
+ * @param report told of what takes its time
+ */
+export async function makeDropletRoot(machine: Machine, report: (line: string) => void): Promise<DropletRoot> {
+  const found = findDropletRoot(machine)
+  if (found) return found
+  const folder = folderOf(machine)
+  mkdirSync(machine.cache, { recursive: true })
+  const partial = mkdtempSync(`${folder}.`)
+  try {
+    const [root, pool] = [join(partial, 'root'), join(partial, 'pool')]
+    report(
+      `droplet: Debian ${RELEASE} for Gitea’s droplet, and what is installed on it, from its packages, once, in two minutes`,
+    )
+    await makeBoth(machine, root, pool)
+    renameSync(partial, folder)
+  } finally {
+    rmSync(partial, { recursive: true, force: true })
+  }
+  return { root: join(folder, 'root'), pool: join(folder, 'pool') }
+}
+
+/**
+ * The packages are fetched as soon as the root has all of its own: apt then tells what each of them needs besides.
+ */
+async function makeBoth({ environment }: Machine, root: string, pool: string): Promise<void> {
+  const files = {
+    '/etc/systemd/system/ssh.service.d/host-keys.conf': HOST_KEYS,
+    '/etc/apt/sources.list': `deb [trusted=yes] file:${POOL} ./\n`,
+  }
+  const fetch = ['apt-get', '-q', '--download-only', '--no-install-recommends', '--yes', 'install', ...POOL_PACKAGES]
+  const hooks = [
+    `export APT_CONFIG="$MMDEBSTRAP_APT_CONFIG"; apt-get clean && ${fetch.join(' ')}`,
+    'cd "$1"/var/cache/apt/archives && rm -rf partial lock',
+    'chroot "$1" sh -c "cd /var/cache/apt/archives && apt-ftparchive packages . >Packages"',
+    `mv "$1"/var/cache/apt/archives ${pool}`,
+    'rm -f "$1"/etc/ssh/ssh_host_* "$1"/var/lib/dbus/machine-id && : >"$1"/etc/machine-id',
+    `chroot "$1" systemctl mask ${MASKED.join(' ')}`,
+    'chroot "$1" passwd --lock root',
+  ]
+  await run(
+    [
+      ...['mmdebstrap', '--quiet', '--variant=minbase', `--include=${ROOT_PACKAGES.join(',')}`],
+      ...['--dpkgopt=path-exclude=/usr/share/doc/*', '--dpkgopt=path-exclude=/usr/share/man/*'],
+      ...hooks.map((hook) => `--customize-hook=${hook}`),
+      ...[RELEASE, root],
+    ],
+    { environment },
+  )
+  for (const [path, text] of Object.entries(files)) {
+    mkdirSync(join(root, path, '..'), { recursive: true })
+    writeFileSync(join(root, path), text)
+  }
+}
