@@ -1,5 +1,6 @@
 // A customer's instance on the cluster: its namespace, its Secret, and that it runs what the repository says.
 import { createHash } from 'node:crypto'
+import { join } from 'node:path'
 import * as z from 'zod'
 import {
   type Application,
@@ -24,7 +25,7 @@ import {
   findSecrets,
   parseSecrets,
 } from './customer-secrets.ts'
-import { namesOf } from './customers.ts'
+import { namesOf, readCustomer } from './customers.ts'
 import { look, type Trouble, tellTroubles } from './diagnosis.ts'
 import { Failure } from './failure.ts'
 import { findObjects, follow, type Kubernetes, type KubernetesObject, objectsStep } from './kubernetes.ts'
@@ -157,6 +158,9 @@ export function openSecrets({ secrets, outputs }: Platform, customer: string) {
 
 // --- the instance ----------------------------------------------------------------------
 
+/** Of an Application: who gets a new version at the same time, as its values file says. */
+const ROLLOUT_LABEL = 'lunarfront.tech/rollout'
+
 /** Seconds that an instance may take to come up: a little more than a migration may take. */
 const PATIENCE = 420
 
@@ -174,6 +178,10 @@ export function instanceStep(
     const { revision } = application.status.sync
     if (!revision || (await changedSince(repository, revision, paths)))
       return [`bring ${slug} to what the repository says`]
+    const { rollout = 'rest' } = readCustomer(join(await repository.clone(), 'gitops', 'apps'), slug)
+    // Until the ApplicationSet has seen that, it is in step with another audience's version.
+    if (application.metadata.labels[ROLLOUT_LABEL] !== rollout)
+      return [`have Argo CD count ${slug} among ${rollout === 'canary' ? 'the canaries' : 'the rest'}`]
     return applicationProblems(application)
   }
   return step<Drift>({
@@ -185,9 +193,8 @@ export function instanceStep(
     },
     apply: async (_drift, work) => {
       await requestApplication(kubernetes, slug, work)
-      const head = await repository.head()
       const isDone = async (seen: Application) => (await problemsOf(seen)).length === 0
-      const { application, troubles } = await settled(kubernetes, slug, { head, isDone }, work)
+      const { application, troubles } = await settled(kubernetes, slug, isDone, work)
       const problems = await problemsOf(application)
       if (problems.length === 0) return
       const reasons = await tellTroubles(kubernetes, slug, troubles)
@@ -223,14 +230,13 @@ const TROUBLE = 30
  * Waits until the instance is as the repository says, or until something is wrong that waiting does not mend: a trouble
  * that stays, or a migration that failed twice.
  *
- * @param options.head what the repository's main branch was at
- * @param options.isDone whether the Application is as that branch says by now: somebody may have pushed meanwhile
+ * @param isDone whether the Application is as the main branch says by now: somebody may have pushed meanwhile
  * @returns the Application as it was last seen, and what is wrong on the cluster
  */
 async function settled(
   kubernetes: Kubernetes,
   slug: string,
-  { head, isDone }: { head: string | undefined; isDone: (application: Application) => Promise<boolean> },
+  isDone: (application: Application) => Promise<boolean>,
   work: Work,
 ): Promise<{ application: Application | undefined; troubles: Trouble[] }> {
   const enough = new AbortController()
@@ -273,7 +279,7 @@ async function settled(
         kubernetes,
         slug,
         {
-          isCurrent: (commit) => commit === head,
+          isDone: () => false, // that takes a look at the repository
           timeout: PATIENCE,
           enough,
           onSeen: (seen) => {
