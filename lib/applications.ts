@@ -1,4 +1,5 @@
 // Argo CD's Applications: what keeps one from being as the repository says, and how Argo CD is asked to look or to try again.
+import { isDeepStrictEqual } from 'node:util'
 import * as z from 'zod'
 import type { Work } from './converge.ts'
 import { Failure } from './failure.ts'
@@ -8,13 +9,20 @@ import { findObjects, follow, type Kubernetes } from './kubernetes.ts'
 export const ARGOCD_NAMESPACE = 'argocd'
 
 const applicationSchema = z.looseObject({
-  metadata: z.looseObject({ name: z.string() }),
+  metadata: z.looseObject({ name: z.string(), labels: z.record(z.string(), z.string()).default({}) }),
   spec: z.looseObject({
+    source: z.unknown(),
     syncPolicy: z.looseObject({ syncOptions: z.array(z.string()).default([]), retry: z.unknown().optional() }),
   }),
   status: z
     .object({
-      sync: z.object({ status: z.string(), revision: z.string().default('') }).default({ status: '', revision: '' }),
+      sync: z
+        .object({
+          status: z.string().default(''),
+          revision: z.string().default(''),
+          comparedTo: z.looseObject({ source: z.unknown() }).optional(),
+        })
+        .prefault({}),
       health: z.object({ status: z.string().default(''), message: z.string().optional() }).default({ status: '' }),
       operationState: z.object({ phase: z.string(), message: z.string().default('') }).optional(),
       conditions: z.array(z.object({ type: z.string(), message: z.string() })).default([]),
@@ -51,6 +59,10 @@ export function applicationProblems(application: Application): string[] {
   return [
     ...applicationErrors(application),
     ...(sync.status === 'Synced' ? [] : [`it is ${sync.status || 'not compared yet'}`]),
+    // Its status may still be about what it was before, at the very commit that changed it.
+    ...(isDeepStrictEqual(sync.comparedTo?.source, application.spec.source)
+      ? []
+      : ['it has changed since it was compared']),
     ...(health.status === 'Healthy' ? [] : [`its health is ${health.status || 'not known yet'}`]),
   ]
 }
@@ -172,9 +184,9 @@ export async function refreshApplicationSet(kubernetes: Kubernetes): Promise<voi
 }
 
 /**
- * Waits until an Application is synced and healthy.
+ * Waits until an Application is as it has to be.
  *
- * @param options.isCurrent whether a commit has what the repository's main branch has for it
+ * @param options.isDone whether it is
  * @param options.timeout seconds
  * @param options.enough aborted when it has settled, or by others who have seen enough
  * @param options.onSeen told each change
@@ -184,7 +196,7 @@ export async function applicationSettles(
   kubernetes: Kubernetes,
   name: string,
   options: {
-    isCurrent: (commit: string) => boolean
+    isDone: (application: Application) => boolean
     timeout: number
     enough?: AbortController
     onSeen?: (application: Application) => void
@@ -198,11 +210,11 @@ export async function applicationSettles(
     (object) => {
       last = applicationSchema.parse(object)
       options.onSeen?.(last)
-      const { status } = last
+      const { operationState } = last.status
       const problems = applicationProblems(last)
-      const doing = status.operationState?.phase === 'Running' ? status.operationState.message : undefined
+      const doing = operationState?.phase === 'Running' ? operationState.message : undefined
       work.waitingFor(doing ? chartsOwnWords(doing) : problems.join('; '))
-      return isSettled(last) && options.isCurrent(status.sync.revision)
+      return options.isDone(last)
     },
     { enough: options.enough ?? new AbortController(), timeout: options.timeout },
   )

@@ -4,10 +4,12 @@ import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import * as z from 'zod'
 import {
+  type Application,
   ARGOCD_NAMESPACE,
   applicationProblems,
   applicationSettles,
   findApplication,
+  isSettled,
   refreshApplication,
 } from './applications.ts'
 import { scheduleValues } from './backup-schedule.ts'
@@ -119,7 +121,8 @@ export function platformStep(
       await applyObjects(kubernetes, objects)
       await refreshApplication(kubernetes, 'platform')
       const head = await repository.head()
-      await applicationSettles(kubernetes, 'platform', { isCurrent: (commit) => commit === head, timeout: 300 }, work)
+      const isDone = (seen: Application) => isSettled(seen) && seen.status.sync.revision === head
+      await applicationSettles(kubernetes, 'platform', { isDone, timeout: 300 }, work)
     },
   })
 }

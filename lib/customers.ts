@@ -122,12 +122,17 @@ export function surveyCustomers(directory: string): { customers: Customer[]; pro
       return []
     }
   }
-  const customers = folders.flatMap(({ name }) => attempt(() => readFolder(directory, name)))
+  const customers = folders.flatMap(({ name }) => attempt(() => readCustomer(directory, name)))
   attempt(() => requireOwnSubdomains(customers))
   return { customers, problems }
 }
 
-function readFolder(directory: string, name: string): Customer {
+/**
+ * @param directory gitops/apps
+ * @param name of the folder
+ * @returns the customer; throws a misuse that names the file and what is wrong in it
+ */
+export function readCustomer(directory: string, name: string): Customer {
   const customer = name.replace(/^customer-/, '')
   const source = `gitops/apps/${name}/values.yaml`
   if (customer === name)

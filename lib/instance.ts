@@ -1,4 +1,5 @@
 // A customer's instance on the cluster: its namespace, and that it runs what the repository says.
+import { join } from 'node:path'
 import {
   type Application,
   ARGOCD_NAMESPACE,
@@ -14,7 +15,7 @@ import {
 } from './applications.ts'
 import { readableByBackups } from './backup-schedule.ts'
 import { type AnyStep, type Drift, type Step, step, type Work } from './converge.ts'
-import { CUSTOMER_LABEL, namesOf } from './customers.ts'
+import { CUSTOMER_LABEL, namesOf, readCustomer } from './customers.ts'
 import { look, type Trouble, tellTroubles } from './diagnosis.ts'
 import { Failure } from './failure.ts'
 import { follow, type Kubernetes, objectsStep } from './kubernetes.ts'
@@ -43,6 +44,9 @@ export const namespaceStep = (kubernetes: Kubernetes, customer: string, needs: r
   })
 }
 
+/** Of an Application: who gets a new version at the same time, as its values file says. */
+const ROLLOUT_LABEL = 'lunarfront.tech/rollout'
+
 /** Seconds that an instance may take to come up: a little more than a migration may take. */
 const PATIENCE = 420
 
@@ -60,6 +64,10 @@ export function instanceStep(
     const { revision } = application.status.sync
     if (!revision || (await changedSince(repository, revision, paths)))
       return [`bring ${slug} to what the repository says`]
+    const { rollout = 'rest' } = readCustomer(join(await repository.clone(), 'gitops', 'apps'), slug)
+    // Until the ApplicationSet has seen that, it is in step with another audience's version.
+    if (application.metadata.labels[ROLLOUT_LABEL] !== rollout)
+      return [`have Argo CD count ${slug} among ${rollout === 'canary' ? 'the canaries' : 'the rest'}`]
     return applicationProblems(application)
   }
   return step<Drift>({
@@ -71,9 +79,8 @@ export function instanceStep(
     },
     apply: async (_drift, work) => {
       await requestApplication(kubernetes, slug, work)
-      const head = await repository.head()
       const isDone = async (seen: Application) => (await problemsOf(seen)).length === 0
-      const { application, troubles } = await settled(kubernetes, slug, { head, isDone }, work)
+      const { application, troubles } = await settled(kubernetes, slug, isDone, work)
       const problems = await problemsOf(application)
       if (problems.length === 0) return
       const reasons = await tellTroubles(kubernetes, slug, troubles)
@@ -109,14 +116,13 @@ const TROUBLE = 30
  * Waits until the instance is as the repository says, or until something is wrong that waiting does not mend: a trouble
  * that stays, or a migration that failed twice.
  *
- * @param options.head what the repository's main branch was at
- * @param options.isDone whether the Application is as that branch says by now: somebody may have pushed meanwhile
+ * @param isDone whether the Application is as the main branch says by now: somebody may have pushed meanwhile
  * @returns the Application as it was last seen, and what is wrong on the cluster
  */
 async function settled(
   kubernetes: Kubernetes,
   slug: string,
-  { head, isDone }: { head: string | undefined; isDone: (application: Application) => Promise<boolean> },
+  isDone: (application: Application) => Promise<boolean>,
   work: Work,
 ): Promise<{ application: Application | undefined; troubles: Trouble[] }> {
   const enough = new AbortController()
@@ -159,7 +165,7 @@ async function settled(
         kubernetes,
         slug,
         {
-          isCurrent: (commit) => commit === head,
+          isDone: () => false, // that takes a look at the repository
           timeout: PATIENCE,
           enough,
           onSeen: (seen) => {

@@ -1,7 +1,7 @@
 // What is told of an Application that Argo CD cannot bring about.
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { applicationErrors, chartsOwnWords } from '../lib/applications.ts'
+import { type Application, applicationErrors, applicationProblems, chartsOwnWords } from '../lib/applications.ts'
 
 const test = suite('applications')
 
@@ -23,8 +23,8 @@ test('the chart’s own sentence, and not what Argo CD, gRPC and Helm put around
 
 test('once, however often it is said', () => {
   const application = {
-    metadata: { name: 'customer-acme' },
-    spec: { syncPolicy: { syncOptions: [] } },
+    metadata: { name: 'customer-acme', labels: {} },
+    spec: { source: {}, syncPolicy: { syncOptions: [] } },
     status: {
       sync: { status: 'Unknown', revision: '' },
       health: { status: 'Healthy' },
@@ -33,6 +33,21 @@ test('once, however often it is said', () => {
     },
   } as Parameters<typeof applicationErrors>[0]
   assert.equal(applicationErrors(application), ['image.tag is empty: expected the tag of an image'])
+})
+
+test('what Argo CD says of an Application as it was before says nothing of it as it is', () => {
+  const source = (file: string) => ({ path: 'gitops/chart', helm: { valueFiles: [file] } })
+  const application = (compared: object): Application => ({
+    metadata: { name: 'customer-acme', labels: {} },
+    spec: { source: source('canary.yaml'), syncPolicy: { syncOptions: [] } },
+    status: {
+      sync: { status: 'Synced', revision: 'abc', comparedTo: { source: compared } },
+      health: { status: 'Healthy' },
+      conditions: [],
+    },
+  })
+  assert.equal(applicationProblems(application(source('canary.yaml'))), [])
+  assert.equal(applicationProblems(application(source('values.yaml'))), ['it has changed since it was compared'])
 })
 
 test.run()
