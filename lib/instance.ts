@@ -1,5 +1,6 @@
 // A customer's instance on the cluster: its namespace, its Secret, and that it runs what the repository says.
 import { createHash } from 'node:crypto'
+import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import * as z from 'zod'
 import {
@@ -178,7 +179,9 @@ export function instanceStep(
     const { revision } = application.status.sync
     if (!revision || (await changedSince(repository, revision, paths)))
       return [`bring ${slug} to what the repository says`]
-    const { rollout = 'rest' } = readCustomer(join(await repository.clone(), 'gitops', 'apps'), slug)
+    const apps = join(await repository.clone(), 'gitops', 'apps')
+    if (!existsSync(join(apps, slug))) return [`put gitops/apps/${slug} back`]
+    const { rollout = 'rest' } = readCustomer(apps, slug)
     // Until the ApplicationSet has seen that, it is in step with another audience's version.
     if (application.metadata.labels[ROLLOUT_LABEL] !== rollout)
       return [`have Argo CD count ${slug} among ${rollout === 'canary' ? 'the canaries' : 'the rest'}`]
