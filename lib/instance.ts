@@ -1,4 +1,5 @@
 // A customer's instance on the cluster: its namespace, and that it runs what the repository says.
+import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import {
   type Application,
@@ -64,7 +65,9 @@ export function instanceStep(
     const { revision } = application.status.sync
     if (!revision || (await changedSince(repository, revision, paths)))
       return [`bring ${slug} to what the repository says`]
-    const { rollout = 'rest' } = readCustomer(join(await repository.clone(), 'gitops', 'apps'), slug)
+    const apps = join(await repository.clone(), 'gitops', 'apps')
+    if (!existsSync(join(apps, slug))) return [`put gitops/apps/${slug} back`]
+    const { rollout = 'rest' } = readCustomer(apps, slug)
     // Until the ApplicationSet has seen that, it is in step with another audience's version.
     if (application.metadata.labels[ROLLOUT_LABEL] !== rollout)
       return [`have Argo CD count ${slug} among ${rollout === 'canary' ? 'the canaries' : 'the rest'}`]
