@@ -176,7 +176,8 @@ function follow(path: string): { stream: Readable; end: () => Promise<void> } {
 /** zx quotes for bash; this holds in every shell. */
 export const posixQuote = (argument: string) => `'${argument.replaceAll("'", "'\\''")}'`
 
-const lastLines = (output: string) => {
+/** @returns the last 20 lines, each without secrets, to be put behind what failed */
+export const lastLines = (output: string) => {
   const lines = redact(output).trim().split('\n').slice(-20)
   return lines[0] ? `:\n${lines.join('\n')}` : ''
 }

@@ -67,12 +67,12 @@ function withoutMainCluster(machine: Machine): () => void {
   }
 }
 
-/** Packages that would start a service of their name, now and whenever the machine starts. */
-const SERVICES = ['containerd']
+/** By package: the service that it would start, now and whenever the machine starts. */
+const SERVICES: Record<string, string> = { containerd: 'containerd', 'openssh-server': 'ssh' }
 
 /** Only their programs are needed: Debian's own way to say so, where nobody has said anything yet. */
 function withoutServices(packages: string[], machine: Machine): () => void {
-  const services = SERVICES.filter((name) => packages.includes(name))
+  const services = packages.flatMap((name) => SERVICES[name] ?? [])
   if (services.length === 0) return () => {}
   const enabled = services
     .map((name) => join(machine.files, 'etc/systemd/system/multi-user.target.wants', `${name}.service`))

@@ -21,7 +21,7 @@ export type Tools = {
 }
 
 /** What the check and the tests need besides. */
-export type CheckTools = { shellcheck: string; aws: string }
+export type CheckTools = { shellcheck: string; aws: string; sshd: string }
 
 /** What real clusters and droplets need besides: Debian's programs, and the folder of what is built with Go. */
 export type ClusterTools = Record<(typeof CLUSTER_TOOLS)[number], string>
@@ -91,6 +91,12 @@ export const TOOLS: Record<Name, Tool> = {
     find: (machine) => onPath('aws', machine),
     debian: { name: 'awscli', why: 'the commands of docs/restore.md' },
     elsewhere: 'awscli',
+  },
+  // Debian keeps it where only root's PATH leads.
+  sshd: {
+    find: (machine) => onPath('sshd', machine) ?? [join(machine.files, 'usr/sbin/sshd')].find(isProgram),
+    debian: { name: 'openssh-server', why: 'what the tests of lib/ssh.ts connect to' },
+    elsewhere: 'openssh',
   },
   shellcheck: {
     find: (machine) =>

@@ -1,0 +1,257 @@
+// SSH to a host whose key is known beforehand: commands, files as streams, and tunnels.
+import { createServer, type Socket } from 'node:net'
+import { basename, dirname, join } from 'node:path'
+import type { Readable, Writable } from 'node:stream'
+import { NodeSSH, type Config as SshConfig } from 'node-ssh'
+import SftpClient from 'ssh2-sftp-client'
+import { eachLine, lastLines, posixQuote } from './exec.ts'
+import { Failure } from './failure.ts'
+import { fingerprint, type HostKey, knownAs, knownKeys, type SshTarget } from './host-keys.ts'
+import type { Run } from './run.ts'
+import { redact } from './secret.ts'
+
+export type RemoteCommand = {
+  /** the program and its arguments; never a secret: other users of the host can read them */
+  argv: readonly string[]
+  /** standard input; the place for secrets */
+  input?: string
+  /** seconds until the host ends it, and it fails; 600 unless told */
+  timeout?: number
+  /** called with each line of standard output as it comes */
+  onLine?: (line: string) => void
+  /** exit codes that are answers and not failures; [0] unless told */
+  codes?: readonly number[]
+  /** one command that helps when this one fails */
+  next?: string
+}
+
+export type Tunnel = {
+  /** of 127.0.0.1 */
+  port: number
+  close: () => Promise<void>
+}
+
+export type Ssh = {
+  /** @returns exit code and output; throws a Failure with the last 20 lines when the command fails */
+  run: (command: RemoteCommand) => Promise<{ code: number; stdout: string; stderr: string }>
+  /** Writes a file, whole or not at all. @param mode of the file, such as 0o600 */
+  upload: (source: Readable, path: string, mode: number) => Promise<void>
+  /** Reads a file into a stream, which is ended when all of it is there, and destroyed where it is not. */
+  download: (path: string, target: Writable) => Promise<void>
+  /** @returns a port through which the host's network reaches another host: connections end with this one's */
+  tunnel: (host: string, port: number) => Promise<Tunnel>
+  close: () => Promise<void>
+}
+
+/** Milliseconds that a connection may take, and between two questions whether the host is still there; it is asked thrice. */
+const CONNECT = 15_000
+const ALIVE = 10_000
+
+/** RSA keys sign in newer ways than the one that their type is named for. */
+const SIGNATURES: Record<string, string[]> = { 'ssh-rsa': ['rsa-sha2-512', 'rsa-sha2-256'] }
+
+/**
+ * Connects with an agent's keys (SSH_AUTH_SOCK) or a private key's file.
+ *
+ * @param options.knownHosts a file as OpenSSH's, of which the host's keys are taken
+ * @param options.identity file of a private key, where there is no agent; without a passphrase
+ * @param options.learn one command that has the host's keys known, for who has none yet
+ * @throws Failure where the host does not answer, lets nobody in, or shows a key that is not known
+ */
+export async function openSsh(
+  run: Pick<Run, 'exec' | 'environment' | 'signal'>,
+  target: SshTarget,
+  options: { knownHosts: string; identity?: string | undefined; learn: string },
+): Promise<Ssh> {
+  const known = await knownKeys(run.exec, options.knownHosts, target)
+  const configure = () => configOf(run, target, { ...options, known })
+  const connected = async <T>(connect: (config: SshConfig) => Promise<T>): Promise<T> => {
+    const { config, found } = configure()
+    try {
+      return await connect(config)
+    } catch (error) {
+      throw explain(error as Error, target, { ...options, known, found: found() })
+    }
+  }
+  const client = new NodeSSH()
+  await connected((config) => client.connect(config))
+  const open = new Set<() => Promise<unknown>>()
+  const close = async () => {
+    await Promise.all([...open].map((end) => end()))
+    client.dispose()
+  }
+  const sftp = async <T>(work: (files: SftpClient) => Promise<T>): Promise<T> => {
+    const files = new SftpClient(`sftp ${target.host}`)
+    await connected((config) => files.connect(config as SftpClient.ConnectOptions))
+    const end = () => files.end().catch(() => {})
+    const interrupt = () => void end()
+    run.signal.addEventListener('abort', interrupt)
+    try {
+      return await work(files)
+    } finally {
+      run.signal.removeEventListener('abort', interrupt)
+      await end()
+    }
+  }
+  return {
+    run: (command) => runCommand(client, run.signal, target, command),
+    upload: (source, path, mode) => sftp((files) => upload(files, source, path, mode)),
+    download: (path, into) => sftp(async (files) => void (await files.get(path, into))),
+    tunnel: async (host, port) => {
+      const tunnel = await openTunnel(client, host, port)
+      open.add(tunnel.close)
+      return tunnel
+    },
+    close,
+  }
+}
+
+/** @returns how to connect, and of the key that the host has shown since, if it has */
+function configOf(
+  { environment }: Pick<Run, 'environment'>,
+  { host, port, user }: SshTarget,
+  { known, identity }: { known: readonly HostKey[]; identity?: string | undefined },
+): { config: SshConfig; found: () => Buffer | undefined } {
+  let shown: Buffer | undefined
+  const types = [...new Set(known.map(({ type }) => type))].flatMap((type) => SIGNATURES[type] ?? [type])
+  const agent = environment.SSH_AUTH_SOCK
+  const config: SshConfig = {
+    ...{ host, port, username: user, readyTimeout: CONNECT, keepaliveInterval: ALIVE, keepaliveCountMax: 3 },
+    ...(identity ? { privateKeyPath: identity } : agent ? { agent } : {}),
+    // Of several keys the host shows the one that it is asked for.
+    ...(types.length > 0 ? { algorithms: { serverHostKey: types as never } } : {}),
+    hostVerifier: (key: Buffer) => {
+      shown = key
+      return known.some((one) => one.key.equals(key))
+    },
+  }
+  return { config, found: () => shown }
+}
+
+function explain(
+  error: Error,
+  target: SshTarget,
+  {
+    known,
+    found,
+    knownHosts,
+    learn,
+  }: { known: readonly HostKey[]; found: Buffer | undefined; knownHosts: string; learn: string },
+): Failure {
+  const at = `${target.user}@${knownAs(target)}`
+  if (found && !known.some(({ key }) => key.equals(found)))
+    return known.length === 0
+      ? new Failure({
+          found: `${knownAs(target)} shows the host key ${fingerprint(found)}, and none is known of it`,
+          expected: `its key in ${knownHosts}, learnt over a way that nobody else can answer on`,
+          next: learn,
+        })
+      : new Failure({
+          found: `${knownAs(target)} shows the host key ${fingerprint(found)}`,
+          expected: `${known.map(({ key }) => fingerprint(key)).join(' or ')}, as ${knownHosts} has it: somebody may be answering in its place`,
+          next: `ask whoever made the host anew; where nobody has, do not connect. If it is right: ssh-keygen -R '${knownAs(target)}' -f ${knownHosts}, then ${learn}`,
+        })
+  if (/authentication methods failed/.test(error.message))
+    return new Failure({
+      found: `${at} lets none of the keys in`,
+      expected: 'one of operator_ssh_keys of the site file, in the agent (SSH_AUTH_SOCK) or as a file',
+      next: `ssh-add -l, then ssh -o UserKnownHostsFile=${knownHosts} -p ${target.port} ${target.user}@${target.host} true`,
+    })
+  return new Failure({
+    found: `${at} cannot be reached: ${error.message}`,
+    expected: 'SSH to answer',
+    next: `ssh -v -o UserKnownHostsFile=${knownHosts} -p ${target.port} ${target.user}@${target.host} true`,
+  })
+}
+
+/** Seconds between asking a command that takes too long to end, and ending it. */
+const FAREWELL = 10
+
+async function runCommand(
+  client: NodeSSH,
+  signal: AbortSignal,
+  target: SshTarget,
+  { argv, input, timeout = 600, onLine, codes = [0], next }: RemoteCommand,
+) {
+  const title = redact(argv.join(' '))
+  // The host itself ends it in time, and says under which id it runs: sshd passes no signals on to what root runs.
+  const limited = ['timeout', `--kill-after=${FAREWELL}`, String(timeout), ...argv]
+  const told = `echo $$ >&2; exec ${limited.map(posixQuote).join(' ')}`
+  const output = { stdout: [] as Buffer[], stderr: [] as Buffer[] }
+  const errors = () => Buffer.concat(output.stderr).toString()
+  const interrupt = () => {
+    const pid = /^(\d+)\n/.exec(errors())?.[1]
+    if (pid) void client.execCommand(`kill -INT ${pid}`).catch(() => {}) // the connection is gone as well
+  }
+  signal.addEventListener('abort', interrupt)
+  try {
+    const { code } = await client.execCommand(told, {
+      ...(input === undefined ? {} : { stdin: input }),
+      onChannel: (channel) => {
+        if (onLine) eachLine(channel, onLine)
+      },
+      onStdout: (chunk) => output.stdout.push(chunk),
+      onStderr: (chunk) => {
+        output.stderr.push(chunk)
+        if (signal.aborted) interrupt()
+      },
+    })
+    const stdout = Buffer.concat(output.stdout).toString()
+    const stderr = errors().replace(/^\d+\n/, '')
+    if (code !== null && codes.includes(code)) return { code, stdout, stderr }
+    const reason = signal.aborted
+      ? 'was interrupted'
+      : code === 124 || code === 137
+        ? `did not end within ${timeout} s`
+        : code === null
+          ? 'was cut off: the connection is gone'
+          : `exited ${code}`
+    throw new Failure({
+      found: `\`${title}\` on ${target.host} ${reason}${lastLines(stderr.trim() || stdout)}`,
+      ...(next ? { next } : {}),
+    })
+  } finally {
+    signal.removeEventListener('abort', interrupt)
+  }
+}
+
+/** Beside its place first: a connection that is cut leaves what was there before. */
+async function upload(files: SftpClient, source: Readable, path: string, mode: number): Promise<void> {
+  const partial = join(dirname(path), `.${basename(path)}.partial`)
+  try {
+    await files.put(source, partial, { writeStreamOptions: { mode } })
+    await files.posixRename(partial, path)
+  } catch (error) {
+    await files.delete(partial, true).catch(() => {})
+    throw error
+  }
+}
+
+async function openTunnel(client: NodeSSH, host: string, port: number): Promise<Tunnel> {
+  const sockets = new Set<Socket>()
+  const server = createServer((socket) => {
+    sockets.add(socket)
+    socket.once('close', () => sockets.delete(socket))
+    socket.on('error', () => socket.destroy())
+    client.forwardOut('127.0.0.1', socket.remotePort ?? 0, host, port).then(
+      (channel) => {
+        channel.on('error', () => socket.destroy())
+        channel.once('close', () => socket.destroy())
+        socket.once('close', () => channel.close())
+        socket.pipe(channel).pipe(socket)
+      },
+      () => socket.destroy(),
+    )
+  })
+  await new Promise<void>((resolve, reject) => {
+    server.once('error', reject)
+    server.listen(0, '127.0.0.1', resolve)
+  })
+  const address = server.address()
+  const close = () =>
+    new Promise<void>((resolve) => {
+      for (const socket of sockets) socket.destroy()
+      server.close(() => resolve())
+    })
+  return { port: typeof address === 'object' && address ? address.port : 0, close }
+}
