@@ -190,7 +190,7 @@ test('Docker runs a container of a loaded image, and what it publishes answers f
   const { address, id } = await createDroplet(context, 'docker')
   await on(context, address, 'apt-get update && apt-get install --yes --no-install-recommends docker.io python3')
   // The droplet's own programs, so that the image needs no Debian of its own.
-  await on(context, address, `tar -C / -c usr/bin usr/lib lib lib64 bin etc/ssl | docker import - server:1`)
+  await on(context, address, `tar -C / -c usr/bin usr/lib usr/lib64 lib lib64 bin etc/ssl | docker import - server:1`)
   await on(
     context,
     address,
