@@ -265,7 +265,7 @@ function waysToLook({ directory, cloud }: Rehearsal, { terraform }: Tools, envFi
     `Take it down:                                  npm run rehearse -- down${elsewhere(directory)}`,
     '',
     ...(cloud.programs
-      ? ['Not rehearsed: the droplet and Gitea, which are objects of the cloud’s API with nothing behind them.']
+      ? ['Not rehearsed: Gitea. Its droplet boots and lets the operator’s key in, and nothing is set up on it yet.']
       : [
           'Left out: the droplet, Gitea and Kubernetes are objects of the cloud’s API with nothing behind them, so no',
           'application runs. Kubernetes is real in npm run rehearse -- --full, on Linux and as root.',

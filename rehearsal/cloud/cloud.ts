@@ -187,7 +187,7 @@ async function startParts({
     return listener
   }
 
-  const network = privateNetwork(tools.cluster ? CLOUD_ADDRESS : '127.0.0.1')
+  const network = privateNetwork(tools.cluster || tools.droplet ? CLOUD_ADDRESS : '127.0.0.1')
   for (const [name, addresses] of hosts) network.hosts.set(name, addresses)
   const records: CloudflareAccount['records'] = new Map()
   const dns = keep(await startNameServer({ name: domain, records, hosts: network.hosts }))

@@ -10,6 +10,7 @@ const tools = z.strictObject({
   versitygw: z.string(),
   openssl: z.string().default('openssl'),
   cluster: z.strictObject({ programs: z.string(), images: z.array(z.string()) }).optional(),
+  droplet: z.strictObject({ root: z.string(), pool: z.string() }).optional(),
 })
 
 const hosts = z.record(z.string(), z.array(z.string())).transform((given) => new Map(Object.entries(given)))
@@ -28,6 +29,7 @@ const USAGE = `usage: tsx rehearsal/cloud/main.mts --directory DIR --domain NAME
   --domain       name of the DNS zone, such as lunarfront.test
   --tools        {"postgres": folder of initdb, "valkey": path, "versitygw": path, "openssl": path},
                  and for real clusters "cluster": {"programs": folder, "images": [OCI archive]}
+                 and for real droplets "droplet": {"root": folder, "pool": folder of packages}
   --region       the region that all buckets are in
   --ready-after  milliseconds from a request to the readiness of what it creates
   --hosts        {"name in the zone": ["address", …]}, answered whatever Cloudflare's records say

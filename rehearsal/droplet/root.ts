@@ -1,8 +1,8 @@
 // The root file system of the rehearsal's droplets, and the packages that may be installed on them: both made once, with
 // apt's own tools, into the cache. A droplet of the rehearsal has no way out, so its only package source is that pool.
 import { createHash } from 'node:crypto'
-import { existsSync, mkdirSync, mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:fs'
-import { join } from 'node:path'
+import { existsSync, mkdirSync, mkdtempSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import { dirname, join } from 'node:path'
 import type { Machine } from '../tools/machine.ts'
 import { run } from '../tools/run.ts'
 
@@ -23,6 +23,15 @@ const POOL_PACKAGES = [
 /** A droplet makes its host keys when it first starts, and not before. */
 const HOST_KEYS = '[Service]\nExecStartPre=\nExecStartPre=/usr/bin/ssh-keygen -A\nExecStartPre=/usr/sbin/sshd -t\n'
 
+/** Docker makes control groups of its own, as on a droplet; systemd-nspawn lets nobody write there. */
+const CGROUPS = `[Unit]
+DefaultDependencies=no
+Before=sysinit.target
+[Service]
+Type=oneshot
+ExecStart=/bin/sh -c 'for group in /sys/fs/cgroup /sys/fs/cgroup/*; do mountpoint -q $group && mount -o remount,rw,bind $group; done; true'
+`
+
 /** Nothing of it is for a machine that is not one: consoles, and what waits for hardware. */
 const MASKED = [
   ...['console-getty.service', 'getty@tty1.service', 'getty-static.service', 'systemd-udev-trigger.service'],
@@ -32,7 +41,14 @@ const MASKED = [
 /** Where the pool is found on a droplet. */
 export const POOL = '/srv/pool'
 
-const identity = JSON.stringify([RELEASE, ROOT_PACKAGES, POOL_PACKAGES, HOST_KEYS, MASKED, POOL])
+const FILES = {
+  '/etc/systemd/system/ssh.service.d/host-keys.conf': HOST_KEYS,
+  '/etc/systemd/system/control-groups.service': CGROUPS,
+  '/etc/apt/sources.list': `deb [trusted=yes] file:${POOL} ./\n`,
+}
+const LINKS = { '/etc/systemd/system/sysinit.target.wants/control-groups.service': '../control-groups.service' }
+
+const identity = JSON.stringify([RELEASE, ROOT_PACKAGES, POOL_PACKAGES, FILES, LINKS, MASKED])
 const folderOf = ({ cache }: Machine) =>
   join(cache, `droplet-${createHash('sha256').update(identity).digest('hex').slice(0, 16)}`)
 
@@ -45,7 +61,7 @@ export function findDropletRoot(machine: Machine): DropletRoot | undefined {
 }
 
 /**
- * Makes it where it is not in the cache yet: some three minutes once.
+ * Makes it where it is not in the cache yet: one or two minutes once.
  *
  * @param report told of what takes its time
  */
@@ -61,21 +77,15 @@ export async function makeDropletRoot(machine: Machine, report: (line: string) =
       `droplet: Debian ${RELEASE} for Gitea’s droplet, and what is installed on it, from its packages, once, in two minutes`,
     )
     await makeBoth(machine, root, pool)
-    renameSync(partial, folder)
+    if (!existsSync(folder)) renameSync(partial, folder) // another may have made it meanwhile
   } finally {
     rmSync(partial, { recursive: true, force: true })
   }
   return { root: join(folder, 'root'), pool: join(folder, 'pool') }
 }
 
-/**
- * The packages are fetched as soon as the root has all of its own: apt then tells what each of them needs besides.
- */
+/** The packages are fetched as soon as the root has all of its own: apt then tells what each of them needs besides. */
 async function makeBoth({ environment }: Machine, root: string, pool: string): Promise<void> {
-  const files = {
-    '/etc/systemd/system/ssh.service.d/host-keys.conf': HOST_KEYS,
-    '/etc/apt/sources.list': `deb [trusted=yes] file:${POOL} ./\n`,
-  }
   const fetch = ['apt-get', '-q', '--download-only', '--no-install-recommends', '--yes', 'install', ...POOL_PACKAGES]
   const hooks = [
     `export APT_CONFIG="$MMDEBSTRAP_APT_CONFIG"; apt-get clean && ${fetch.join(' ')}`,
@@ -95,8 +105,11 @@ async function makeBoth({ environment }: Machine, root: string, pool: string): P
     ],
     { environment },
   )
-  for (const [path, text] of Object.entries(files)) {
-    mkdirSync(join(root, path, '..'), { recursive: true })
-    writeFileSync(join(root, path), text)
+  const make = (path: string, write: (file: string) => void) => {
+    const file = join(root, path)
+    mkdirSync(dirname(file), { recursive: true })
+    write(file)
   }
+  for (const [path, text] of Object.entries(FILES)) make(path, (file) => writeFileSync(file, text))
+  for (const [path, target] of Object.entries(LINKS)) make(path, (file) => symlinkSync(target, file))
 }

@@ -5,7 +5,7 @@ import { createConnection } from 'node:net'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { promisify } from 'node:util'
-import { groupsOf, limitMemory } from '../machine/cgroups.ts'
+import { groupsOf, killCgroup, limitMemory } from '../machine/cgroups.ts'
 import { CLOUD_ADDRESS } from '../machine/messages.ts'
 import { type DropletSettings, type Power, PUBLIC_ADDRESS } from './messages.ts'
 import { NETWORK_PATH } from './network.ts'
@@ -50,19 +50,26 @@ export async function openSystem(settings: DropletSettings): Promise<System> {
     if (!running) boot()
     await answers()
   }
-  const off = async (signal: 'SIGTERM' | 'SIGKILL') => {
+  /** What is in the container does not end with systemd-nspawn where that is killed. */
+  const off = async () => {
     isWanted = false
-    const late = setTimeout(() => child?.kill('SIGKILL'), SHUTDOWN)
-    child?.kill(signal)
+    await killCgroup(settings.cgroup)
     await running
-    clearTimeout(late)
+  }
+  const shutdown = async () => {
+    isWanted = false
+    child?.kill('SIGTERM')
+    const late = new AbortController()
+    await Promise.race([running, sleep(SHUTDOWN, undefined, { signal: late.signal }).catch(() => {})])
+    late.abort()
+    await off()
   }
   const powers: Record<Power, () => Promise<void>> = {
     on,
-    off: () => off('SIGKILL'),
-    shutdown: () => off('SIGTERM'),
-    reboot: () => off('SIGTERM').then(on),
-    cycle: () => off('SIGKILL').then(on),
+    off,
+    shutdown,
+    reboot: () => shutdown().then(on),
+    cycle: () => off().then(on),
   }
   return { power: (power) => powers[power]() }
 }

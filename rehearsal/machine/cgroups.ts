@@ -25,6 +25,27 @@ export function makeCgroups(name: string): void {
   }
 }
 
+/** Ends all that is in a control group, and in those inside of it, without asking. */
+export async function killCgroup(name: string): Promise<void> {
+  const group = groupsOf(name).find((path) => existsSync(join(path, 'cgroup.procs')))
+  const processes = (folder: string): number[] => [
+    // 0 is one that this process may not see.
+    ...readFileSync(join(folder, 'cgroup.procs'), 'utf8').split('\n').map(Number).filter(Boolean),
+    ...readdirSync(folder, { withFileTypes: true })
+      .filter((entry) => entry.isDirectory())
+      .flatMap((entry) => processes(join(folder, entry.name))),
+  ]
+  for (const end = Date.now() + PATIENCE; group && Date.now() < end; await sleep(20)) {
+    const left = processes(group)
+    if (left.length === 0) return
+    for (const pid of left) {
+      try {
+        process.kill(pid, 'SIGKILL')
+      } catch {} // it has ended meanwhile
+    }
+  }
+}
+
 /** @param bytes that all of it may have; what it asks for beyond ends one of its processes */
 export function limitMemory(name: string, bytes: number): void {
   for (const group of groupsOf(name))
