@@ -1,11 +1,14 @@
 // SSH to a host whose key is known beforehand: commands, files as streams, and tunnels.
+import { readFileSync } from 'node:fs'
 import { createServer, type Socket } from 'node:net'
 import { basename, dirname, join } from 'node:path'
-import type { Readable, Writable } from 'node:stream'
+import { Readable, type Writable } from 'node:stream'
+import { pipeline } from 'node:stream/promises'
 import { NodeSSH, type Config as SshConfig } from 'node-ssh'
+import type { ClientChannel } from 'ssh2'
 import SftpClient from 'ssh2-sftp-client'
 import { eachLine, lastLines, posixQuote } from './exec.ts'
-import { Failure } from './failure.ts'
+import { Failure, tell } from './failure.ts'
 import { fingerprint, type HostKey, knownAs, knownKeys, type SshTarget } from './host-keys.ts'
 import type { Run } from './run.ts'
 import { redact } from './secret.ts'
@@ -14,7 +17,9 @@ export type RemoteCommand = {
   /** the program and its arguments; never a secret: other users of the host can read them */
   argv: readonly string[]
   /** standard input; the place for secrets */
-  input?: string
+  input?: string | Readable
+  /** takes standard output as it comes, and is ended with it, or destroyed where the command fails; nothing of it is returned */
+  output?: Writable
   /** seconds until the host ends it, and it fails; 600 unless told */
   timeout?: number
   /** called with each line of standard output as it comes */
@@ -34,7 +39,11 @@ export type Tunnel = {
 export type Ssh = {
   /** @returns exit code and output; throws a Failure with the last 20 lines when the command fails */
   run: (command: RemoteCommand) => Promise<{ code: number; stdout: string; stderr: string }>
-  /** Writes a file, whole or not at all. @param mode of the file, such as 0o600 */
+  /**
+   * Writes a file, whole or not at all. SFTP waits for an answer to each 64 KiB: what is large goes through a command.
+   *
+   * @param mode of the file, such as 0o600
+   */
   upload: (source: Readable, path: string, mode: number) => Promise<void>
   /** Reads a file into a stream, which is ended when all of it is there, and destroyed where it is not. */
   download: (path: string, target: Writable) => Promise<void>
@@ -46,6 +55,9 @@ export type Ssh = {
 /** Milliseconds that a connection may take, and between two questions whether the host is still there; it is asked thrice. */
 const CONNECT = 15_000
 const ALIVE = 10_000
+
+/** Whatever happens to a connection is told by what it is used for. */
+const QUIET = { error: () => {}, end: () => {}, close: () => {} }
 
 /** RSA keys sign in newer ways than the one that their type is named for. */
 const SIGNATURES: Record<string, string[]> = { 'ssh-rsa': ['rsa-sha2-512', 'rsa-sha2-256'] }
@@ -75,28 +87,39 @@ export async function openSsh(
   }
   const client = new NodeSSH()
   await connected((config) => client.connect(config))
+  client.connection?.on('error', () => {}) // told by what it was used for
   const open = new Set<() => Promise<unknown>>()
   const close = async () => {
     await Promise.all([...open].map((end) => end()))
     client.dispose()
   }
-  const sftp = async <T>(work: (files: SftpClient) => Promise<T>): Promise<T> => {
-    const files = new SftpClient(`sftp ${target.host}`)
+  /** @param work gets a signal that is aborted when the connection is gone, or the run is interrupted */
+  const sftp = async (what: string, work: (files: SftpClient, gone: AbortSignal) => Promise<void>): Promise<void> => {
+    const files = new SftpClient(`sftp ${target.host}`, QUIET)
     await connected((config) => files.connect(config as SftpClient.ConnectOptions))
-    const end = () => files.end().catch(() => {})
-    const interrupt = () => void end()
-    run.signal.addEventListener('abort', interrupt)
+    const gone = new AbortController()
+    const abort = () => gone.abort()
+    for (const event of ['end', 'close'] as const) files.on(event, abort)
+    run.signal.addEventListener('abort', abort)
     try {
-      return await work(files)
+      await work(files, gone.signal)
+    } catch (error) {
+      if (!gone.signal.aborted) throw error
+      const reason = run.signal.aborted ? 'was interrupted' : 'was cut off: the connection is gone'
+      throw new Failure({ found: `${what} ${target.host} ${reason}` })
     } finally {
-      run.signal.removeEventListener('abort', interrupt)
-      await end()
+      run.signal.removeEventListener('abort', abort)
+      await files.end().catch(() => {})
     }
   }
   return {
     run: (command) => runCommand(client, run.signal, target, command),
-    upload: (source, path, mode) => sftp((files) => upload(files, source, path, mode)),
-    download: (path, into) => sftp(async (files) => void (await files.get(path, into))),
+    upload: (source, path, mode) => {
+      source.on('error', () => {}) // it may fail before anybody reads it, and is then told by the first who does
+      return sftp(`${path} to`, (files, gone) => upload(files, source, path, { mode, signal: gone }))
+    },
+    download: (path, into) =>
+      sftp(`${path} from`, (files, gone) => pipeline(files.createReadStream(path), into, { signal: gone })),
     tunnel: async (host, port) => {
       const tunnel = await openTunnel(client, host, port)
       open.add(tunnel.close)
@@ -117,7 +140,7 @@ function configOf(
   const agent = environment.SSH_AUTH_SOCK
   const config: SshConfig = {
     ...{ host, port, username: user, readyTimeout: CONNECT, keepaliveInterval: ALIVE, keepaliveCountMax: 3 },
-    ...(identity ? { privateKeyPath: identity } : agent ? { agent } : {}),
+    ...(identity ? { privateKey: readFileSync(identity, 'utf8') } : agent ? { agent } : {}),
     // Of several keys the host shows the one that it is asked for.
     ...(types.length > 0 ? { algorithms: { serverHostKey: types as never } } : {}),
     hostVerifier: (key: Buffer) => {
@@ -171,58 +194,86 @@ async function runCommand(
   client: NodeSSH,
   signal: AbortSignal,
   target: SshTarget,
-  { argv, input, timeout = 600, onLine, codes = [0], next }: RemoteCommand,
+  { argv, input, output, timeout = 600, onLine, codes = [0], next }: RemoteCommand,
 ) {
   const title = redact(argv.join(' '))
   // The host itself ends it in time, and says under which id it runs: sshd passes no signals on to what root runs.
   const limited = ['timeout', `--kill-after=${FAREWELL}`, String(timeout), ...argv]
-  const told = `echo $$ >&2; exec ${limited.map(posixQuote).join(' ')}`
-  const output = { stdout: [] as Buffer[], stderr: [] as Buffer[] }
-  const errors = () => Buffer.concat(output.stderr).toString()
+  const channel = await openChannel(client, `echo $$ >&2; exec ${limited.map(posixQuote).join(' ')}`)
+  const printed: Buffer[] = []
+  const said: Buffer[] = []
+  let code: number | null = null
+  const closed = new Promise<void>((resolve) => channel.once('close', () => resolve()))
+  const errors = () => Buffer.concat(said).toString()
   const interrupt = () => {
     const pid = /^(\d+)\n/.exec(errors())?.[1]
     if (pid) void client.execCommand(`kill -INT ${pid}`).catch(() => {}) // the connection is gone as well
   }
+  channel.on('error', () => {}) // told by how it ended
+  channel.once('exit', (status: number | null) => {
+    code = status
+  })
+  channel.stderr.on('data', (chunk: Buffer) => {
+    said.push(chunk)
+    if (signal.aborted) interrupt()
+  })
+  if (onLine) eachLine(channel, onLine)
+  if (output) channel.pipe(output, { end: false })
+  else channel.on('data', (chunk: Buffer) => printed.push(chunk))
   signal.addEventListener('abort', interrupt)
+  let broken: unknown
   try {
-    const { code } = await client.execCommand(told, {
-      ...(input === undefined ? {} : { stdin: input }),
-      onChannel: (channel) => {
-        if (onLine) eachLine(channel, onLine)
-      },
-      onStdout: (chunk) => output.stdout.push(chunk),
-      onStderr: (chunk) => {
-        output.stderr.push(chunk)
-        if (signal.aborted) interrupt()
-      },
-    })
-    const stdout = Buffer.concat(output.stdout).toString()
-    const stderr = errors().replace(/^\d+\n/, '')
-    if (code !== null && codes.includes(code)) return { code, stdout, stderr }
-    const reason = signal.aborted
-      ? 'was interrupted'
-      : code === 124 || code === 137
-        ? `did not end within ${timeout} s`
-        : code === null
-          ? 'was cut off: the connection is gone'
-          : `exited ${code}`
-    throw new Failure({
-      found: `\`${title}\` on ${target.host} ${reason}${lastLines(stderr.trim() || stdout)}`,
-      ...(next ? { next } : {}),
-    })
+    if (input instanceof Readable)
+      await pipeline(input, channel).catch((error: unknown) => {
+        broken = error
+        interrupt()
+      })
+    else channel.end(input)
+    await closed
   } finally {
     signal.removeEventListener('abort', interrupt)
   }
+  const [stdout, stderr] = [Buffer.concat(printed).toString(), errors().replace(/^\d+\n/, '')]
+  if (code !== null && codes.includes(code) && !broken) {
+    output?.end()
+    return { code, stdout, stderr }
+  }
+  const reason = signal.aborted
+    ? 'was interrupted'
+    : code === 124 || code === 137
+      ? `did not end within ${timeout} s`
+      : code === null
+        ? 'was cut off: the connection is gone'
+        : code !== 0
+          ? `exited ${code}`
+          : `was not given all of its input: ${tell(broken).found}`
+  const failure = new Failure({
+    found: `\`${title}\` on ${target.host} ${reason}${lastLines(stderr.trim() || stdout)}`,
+    ...(next ? { next } : {}),
+  })
+  output?.destroy(failure)
+  throw failure
 }
 
+const openChannel = ({ connection }: NodeSSH, command: string) =>
+  new Promise<ClientChannel>((resolve, reject) => {
+    if (!connection) return reject(new Failure({ found: 'the connection is closed', expected: 'an open one' }))
+    connection.exec(command, (error, channel) => (error ? reject(error) : resolve(channel)))
+  })
+
 /** Beside its place first: a connection that is cut leaves what was there before. */
-async function upload(files: SftpClient, source: Readable, path: string, mode: number): Promise<void> {
+async function upload(
+  files: SftpClient,
+  source: Readable,
+  path: string,
+  { mode, signal }: { mode: number; signal: AbortSignal },
+): Promise<void> {
   const partial = join(dirname(path), `.${basename(path)}.partial`)
   try {
-    await files.put(source, partial, { writeStreamOptions: { mode } })
+    await pipeline(source, files.createWriteStream(partial, { mode }), { signal })
     await files.posixRename(partial, path)
   } catch (error) {
-    await files.delete(partial, true).catch(() => {})
+    if (!signal.aborted) await files.delete(partial, true).catch(() => {})
     throw error
   }
 }

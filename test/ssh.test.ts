@@ -207,31 +207,65 @@ function bytes(size: number): { stream: Readable; digest: () => string } {
   return { stream, digest: () => hash.digest('hex') }
 }
 
-test('a file goes there and comes back, larger than what it takes of memory', async (context) => {
-  context.ssh = await connect(context.sshd) // the one before was cut
-  const { ssh, sshd } = context
-  const path = join(sshd.directory, 'big')
-  const { stream, digest } = bytes(BIG)
-  const before = process.memoryUsage.rss()
-  let most = 0
-  const look = setInterval(() => {
-    most = Math.max(most, process.memoryUsage.rss() - before)
-  }, 20)
-  await ssh.upload(stream, path, 0o600)
-  const sent = digest()
-  assert.is(statSync(path).size, BIG)
-  assert.is(statSync(path).mode & 0o777, 0o600)
+/** @returns a stream that takes bytes, and their digest when it has ended */
+function sink(): { stream: Writable; digest: () => string } {
   const hash = createHash('sha256')
-  const sink = new Writable({
+  const stream = new Writable({
     write(chunk, _encoding, done) {
       hash.update(chunk)
       done()
     },
   })
-  await ssh.download(path, sink)
+  return { stream, digest: () => hash.digest('hex') }
+}
+
+test('a file goes there and comes back', async (context) => {
+  context.ssh = await connect(context.sshd) // the one before was cut
+  const { ssh, sshd } = context
+  const path = join(sshd.directory, 'file')
+  const sent = bytes(4 * 2 ** 20)
+  await ssh.upload(sent.stream, path, 0o640)
+  assert.is(statSync(path).mode & 0o777, 0o640)
+  const found = sink()
+  await ssh.download(path, found.stream)
+  assert.is(found.digest(), sent.digest())
+})
+
+test('what is larger than it may take of memory flows through a command, both ways', async ({ ssh, sshd }) => {
+  const path = join(sshd.directory, 'big')
+  const before = process.memoryUsage.rss()
+  let most = 0
+  const look = setInterval(() => {
+    most = Math.max(most, process.memoryUsage.rss() - before)
+  }, 20)
+  const sent = bytes(BIG)
+  await ssh.run({ argv: ['dd', `of=${path}`, 'bs=64k', 'status=none'], input: sent.stream })
+  assert.is(statSync(path).size, BIG)
+  const found = sink()
+  await ssh.run({ argv: ['cat', path], output: found.stream })
   clearInterval(look)
-  assert.is(hash.digest('hex'), sent)
+  assert.is(found.digest(), sent.digest())
   assert.ok(most < BIG / 2, `${(most / 2 ** 20).toFixed(0)} MiB more memory`)
+})
+
+test('a stream out of a command that fails is not taken for a whole one', async ({ ssh }) => {
+  const found = sink()
+  const ended = once(found.stream, 'finish').then(
+    () => 'whole',
+    (error: Error) => error.message,
+  )
+  const { message } = await failureOf(ssh.run({ argv: ['sh', '-c', 'echo half; exit 9'], output: found.stream }))
+  assert.match(message, 'exited 9')
+  assert.match(await ended, 'exited 9')
+})
+
+test('a stream into a command that breaks off fails it', async ({ ssh }) => {
+  const source = new Readable({ read() {} })
+  const failed = failureOf(ssh.run({ argv: ['cat'], input: source }))
+  source.push('half')
+  await sleep(200)
+  source.destroy(new Error('the dump failed'))
+  assert.match((await failed).message, /cat/)
 })
 
 test('a stream that is cut leaves the file as it was, and is told', async ({ sshd }) => {
