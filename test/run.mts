@@ -165,7 +165,7 @@ async function main(): Promise<void> {
   const options = readOptions(process.argv.slice(2))
   if (!options) return console.log(USAGE)
   const files = await findFiles(options)
-  const tools = await installTools(console.log, [...REHEARSAL_TOOLS, 'aws', 'sshd'])
+  const tools = await installTools(console.log, [...REHEARSAL_TOOLS, 'aws', 'sshd', 'ansible'])
   if (files.some((file) => CLUSTER_TEST.test(file)) && clusterObstacle(thisMachine()) === undefined)
     await installClusterTools(console.log)
   const { FORCE_COLOR: _, ...inherited } = process.env

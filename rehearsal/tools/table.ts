@@ -2,6 +2,7 @@
 import { existsSync, readdirSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { findPrograms } from '../cluster/programs.ts'
+import { findAnsible } from './ansible.ts'
 import { atLeast, isProgram, type Machine, onPath, versionOf } from './machine.ts'
 import { type Wheel, wheelFolder } from './pypi.ts'
 import { findTerraform } from './terraform.ts'
@@ -21,7 +22,7 @@ export type Tools = {
 }
 
 /** What the check and the tests need besides. */
-export type CheckTools = { shellcheck: string; aws: string; sshd: string }
+export type CheckTools = { shellcheck: string; aws: string; sshd: string; ansible: string }
 
 /** What real clusters and droplets need besides: Debian's programs, and the folder of what is built with Go. */
 export type ClusterTools = Record<(typeof CLUSTER_TOOLS)[number], string>
@@ -98,6 +99,7 @@ export const TOOLS: Record<Name, Tool> = {
     debian: { name: 'openssh-server', why: 'what the tests of lib/ssh.ts connect to' },
     elsewhere: 'openssh',
   },
+  ansible: { find: findAnsible, elsewhere: 'ansible-core' },
   shellcheck: {
     find: (machine) =>
       onPath('shellcheck', machine) ??
