@@ -155,8 +155,10 @@ export function terraformStep(options: {
       }
     },
     apply: async ({ terraform, file, changes }, work) => {
-      if (file) await inJson(terraform, argv.apply(file), progress(changes.length, work), 3600)
-      if (file) rmSync(file, { force: true })
+      if (file) {
+        await inJson(terraform, argv.apply(file), progress(changes.length, work), 3600)
+        rmSync(file, { force: true })
+      }
       outputs.forget()
     },
   })

@@ -225,11 +225,7 @@ async function startParts({
         })),
     startDroplet:
       droplet &&
-      ((id, { name, keys, privateAddress, megabytes }) =>
-        startDroplet({
-          ...{ directory, runtime, id, name, keys, privateAddress, ...droplet },
-          ...{ memoryMegabytes: megabytes, nameServerPort: dns.port },
-        })),
+      ((id, wanted) => startDroplet({ ...wanted, ...droplet, directory, runtime, id, nameServerPort: dns.port })),
     images: [],
   }
   undo.push(

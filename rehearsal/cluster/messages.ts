@@ -15,8 +15,6 @@ export const NODE_NAME = 'workers-1'
 export const imageMessage = z.strictObject({ image: z.string() })
 
 export const nodeSettings = machineSettings.extend({
-  /** of everything that the cluster keeps */
-  directory: z.string(),
   /** folder of the programs that are built with Go */
   programs: z.string(),
   /** folder of the certificates */

@@ -17,8 +17,6 @@ export type Power = z.infer<typeof power>
 export const powerMessage = z.strictObject({ power })
 
 export const dropletSettings = machineSettings.extend({
-  /** of everything that the droplet keeps */
-  directory: z.string(),
   name: z.string(),
   /** the root file system that it starts with, which stays as it is, and the folder of packages that are for it */
   root: z.string(),

@@ -17,7 +17,7 @@ export type DropletOptions = Pick<
   nameServerPort: number
 }
 
-export type BootedDroplet = Pick<Machine, 'pid' | 'publish' | 'expose' | 'ended' | 'stop'> & {
+export type BootedDroplet = Pick<Machine, 'publish' | 'expose' | 'ended' | 'stop'> & {
   /** resolves when it is done: after `on`, `reboot` and `cycle` SSH answers */
   power: (power: Power) => Promise<void>
 }
@@ -32,8 +32,8 @@ export async function startDroplet(options: DropletOptions): Promise<BootedDropl
   try {
     await machine.publish(NAMES_PORT, nameServerPort)
     await machine.ready
-    const { pid, publish, expose, ended, stop, ask } = machine
-    return { pid, publish, expose, ended, stop, power: (power) => ask({ power }) }
+    const { publish, expose, ended, stop, ask } = machine
+    return { publish, expose, ended, stop, power: (power) => ask({ power }) }
   } catch (error) {
     await machine.end()
     throw error

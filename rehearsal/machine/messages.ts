@@ -18,6 +18,8 @@ export const connection = z.union([
 export type Message = Record<string, unknown>
 
 export const machineSettings = z.object({
+  /** of everything that it keeps */
+  directory: z.string(),
   /** a short path, for sockets */
   runtime: z.string(),
   /** the control group that all it runs is under */

@@ -24,8 +24,6 @@ export type MachineOptions<Settings extends MachineSettings> = {
 }
 
 export type Machine = {
-  /** of its first process, in whose network it is outside of nothing: `nsenter --target PID --net` */
-  pid: number
   /** settles when the machine has done it */
   ask: (message: Message) => Promise<void>
   /** makes a port of the machine's loopback one of the address at which the cloud is found */
@@ -101,7 +99,7 @@ export function startMachine<Settings extends MachineSettings>(options: MachineO
     await end()
     for (const folder of [home, settings.runtime]) rmSync(folder, { recursive: true, force: true })
   }
-  return { pid: child.pid ?? 0, ask: channel.ask, publish, expose, ready, ended, end, stop }
+  return { ask: channel.ask, publish, expose, ready, ended, end, stop }
 }
 
 /** All of it ends when the first process does, and that one when this one does, however it ends. */

@@ -27,7 +27,16 @@ const program = (bin: string, name: string, script: string) =>
 /** The check itself, without the parts of this checkout that others may be working on. */
 const PARTS = [
   ...['rehearsal/check.mts', 'rehearsal/tools.ts', 'rehearsal/tools', 'rehearsal/go.mod'],
-  ...['rehearsal/cluster', 'rehearsal/servers', 'lib/bundle.mjs', 'lib/failure.ts', 'lib/process.ts', 'lib/secret.ts'],
+  ...[
+    'rehearsal/cluster',
+    'rehearsal/droplet',
+    'rehearsal/machine',
+    'rehearsal/servers',
+    'lib/bundle.mjs',
+    'lib/failure.ts',
+    'lib/process.ts',
+    'lib/secret.ts',
+  ],
 ]
 
 /** A checkout of which everything passes, with these files more. */

@@ -2,7 +2,7 @@
 import { createHash } from 'node:crypto'
 import { z } from 'zod'
 import type { Cluster } from '../../cluster/start.ts'
-import type { BootedDroplet } from '../../droplet/start.ts'
+import type { BootedDroplet, DropletOptions } from '../../droplet/start.ts'
 import type { Certificate } from '../../servers/certificates.ts'
 import { type Request, type Route, route } from '../http.ts'
 import type { PrivateNetwork } from '../private-network.ts'
@@ -30,7 +30,7 @@ export type Account = {
   startDroplet:
     | ((
         id: string,
-        wanted: { name: string; keys: string[]; privateAddress: string; megabytes: number },
+        wanted: Pick<DropletOptions, 'name' | 'keys' | 'privateAddress' | 'memoryMegabytes'>,
       ) => Promise<BootedDroplet>)
     | undefined
   /** OCI archives that every cluster has among its images, as if it had pulled them. */

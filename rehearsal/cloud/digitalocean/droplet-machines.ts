@@ -3,7 +3,7 @@ import type { Power } from '../../droplet/messages.ts'
 import { join, leave } from '../private-network.ts'
 import type { Account } from './account.ts'
 import { PORTS, publicAddress } from './public-addresses.ts'
-import type { Droplet, State } from './state.ts'
+import type { Droplet } from './state.ts'
 
 /**
  * Starts it: machine.started settles when SSH answers, or it has failed. Where there is nothing to make one of, the droplet
@@ -14,7 +14,7 @@ import type { Droplet, State } from './state.ts'
 export async function startMachine(
   { startDroplet, network, state }: Account,
   droplet: Droplet,
-  { keys, megabytes }: { keys: string[]; megabytes: number },
+  { keys, memoryMegabytes }: { keys: string[]; memoryMegabytes: number },
 ): Promise<void> {
   if (!startDroplet) return
   const found = await publicAddress(() => droplet.machine)
@@ -25,7 +25,7 @@ export async function startMachine(
       name: droplet.name,
       keys,
       privateAddress: droplet.private_address,
-      megabytes,
+      memoryMegabytes,
     })
     machine.booted = booted
     await join(network, booted)
@@ -79,7 +79,7 @@ export async function stopMachine({ network }: Account, { machine }: Droplet): P
 
 /** Ends every one, and gives all addresses back, for the end of the cloud. */
 export async function stopMachines(account: Account): Promise<void> {
-  const { droplets, reservedIps }: State = account.state
+  const { droplets, reservedIps } = account.state
   await Promise.all([...reservedIps.values()].map(({ release }) => release?.()))
   await Promise.all([...droplets.values()].map((droplet) => stopMachine(account, droplet)))
 }

@@ -126,7 +126,7 @@ async function createDroplet(account: Account, request: Request): Promise<Drople
     ...['droplet_agent', 'private_networking'],
   ]
   const droplet = addDroplet(account, request, { ...wanted, image: image.slug, features })
-  await startMachine(account, droplet, { keys, megabytes: sizeOf(droplet.size)?.memory ?? 0 })
+  await startMachine(account, droplet, { keys, memoryMegabytes: sizeOf(droplet.size)?.memory ?? 0 })
   return droplet
 }
 
