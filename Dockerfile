@@ -23,6 +23,7 @@ COPY --from=kubectl /bin/kubectl /usr/local/bin/kubectl
 WORKDIR /srv/lunarfront
 COPY package.json ./
 COPY terraform/variables.tf terraform/
+COPY ansible/roles/gitea/defaults/main.yml ansible/roles/gitea/defaults/
 COPY --from=bundles /build/bundles ./
 USER 1000
 ENTRYPOINT ["/usr/bin/tini", "--"]

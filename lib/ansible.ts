@@ -1,5 +1,5 @@
 // Ansible as a program: a playbook run over SSH with what the site knows of its hosts, its events read as it goes.
-import { mkdirSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { basename, join } from 'node:path'
 import * as z from 'zod'
 import type { Work } from './converge.ts'
@@ -84,9 +84,21 @@ export async function runPlaybook(
       })
   } finally {
     rmSync(variables, { force: true })
+    await endConnections(run)
   }
   if (failures[0]) throw failureOf(failures[0], playbook)
   return changes
+}
+
+const socketsOf = ({ scratch }: Pick<Run, 'scratch'>) => join(scratch, 'ssh')
+
+/** Connections that tasks share outlive the play, and would hide a host key that changes from who comes next. */
+async function endConnections(run: Pick<Run, 'exec' | 'scratch'>): Promise<void> {
+  const folder = socketsOf(run)
+  for (const name of existsSync(folder) ? readdirSync(folder) : []) {
+    const exit = ['ssh', '-o', `ControlPath=${join(folder, name)}`, '-O', 'exit', 'droplet']
+    await run.exec({ argv: exit, timeout: 10 }).catch(() => {}) // it has ended, or the run was interrupted
+  }
 }
 
 /** Secrets are only themselves in what is written for Ansible. */
@@ -97,7 +109,7 @@ function reveal(this: Record<string, unknown>, key: string, value: unknown): unk
 
 function environmentOf({ site, scratch }: Pick<Run, 'scratch' | 'site'>, { knownHosts }: Playbook) {
   const facts = join(site.directory, 'facts')
-  const sockets = join(scratch, 'ssh')
+  const sockets = socketsOf({ scratch })
   for (const folder of [facts, sockets]) mkdirSync(folder, { recursive: true, mode: 0o700 })
   const ssh = {
     UserKnownHostsFile: knownHosts,

@@ -1,4 +1,4 @@
-// Whether a customer's instance answers at its own address: through DNS, the load balancer, the ingress and its
+// Whether a customer's instance, or Gitea, answers at its own address: through DNS, whatever is in front of it and its
 // certificate, as its users reach it.
 import { Resolver } from 'node:dns/promises'
 import { request } from 'node:https'
@@ -28,17 +28,17 @@ async function openResolver(run: Run): Promise<Resolver> {
 }
 
 const versionSchema = z.object({ version: z.string() })
+const healthSchema = z.object({ status: z.literal('pass') })
 
 /**
- * @param host name of the instance
- * @param address where it is, as DNS says
- * @returns the version that it says; rejects with the reason where it says none
+ * @param address where the host is, as DNS says
+ * @returns what it answers; rejects with the reason where that is not 200
  */
-function askVersion(host: string, address: string, signal: AbortSignal): Promise<string> {
+function ask(host: string, path: string, address: string, signal: AbortSignal): Promise<unknown> {
   const lookup: LookupFunction = (_name, { all }, callback) =>
     all ? callback(null, [{ address, family: 4 }]) : callback(null, address, 4)
   return new Promise((resolve, reject) => {
-    const asked = request({ host, path: '/v1/version', lookup, signal, timeout: PATIENCE * 1000, agent: false })
+    const asked = request({ host, path, lookup, signal, timeout: PATIENCE * 1000, agent: false })
     asked.once('timeout', () => asked.destroy(new Error(`no answer within ${PATIENCE} s`)))
     asked.once('error', reject)
     asked.once('response', (response) => {
@@ -50,9 +50,7 @@ function askVersion(host: string, address: string, signal: AbortSignal): Promise
       response.once('error', reject)
       response.once('end', () => {
         if (response.statusCode !== 200) return reject(new Error(`it answers ${response.statusCode}`))
-        const told = versionSchema.safeParse(parse(body))
-        if (told.success) resolve(told.data.version)
-        else reject(new Error('it answers 200, and not {"version": …}'))
+        resolve(parse(body))
       })
     })
     asked.end()
@@ -68,11 +66,35 @@ function parse(text: string): unknown {
 }
 
 /** @param onVersion told the version that answers */
-export function answersStep(
+export const answersStep = (
   run: Run,
   host: string,
   { needs, onVersion = () => {} }: { needs: readonly AnyStep[]; onVersion?: (version: string) => void },
+): Step =>
+  addressStep(run, host, {
+    ...{ needs, path: '/v1/version' },
+    problem: (answer) => {
+      const told = versionSchema.safeParse(answer)
+      if (!told.success) return 'it answers 200, and not {"version": …}'
+      onVersion(told.data.version)
+      return undefined
+    },
+  })
+
+/** Gitea itself, its database and its cache: https://docs.gitea.com/administration/config-cheat-sheet */
+export const giteaAnswersStep = (run: Run, needs: readonly AnyStep[]): Step =>
+  addressStep(run, `git.${run.site.domain}`, {
+    ...{ needs, path: '/api/healthz' },
+    problem: (answer) => (healthSchema.safeParse(answer).success ? undefined : 'it answers 200, and not that it is well'),
+  })
+
+/** @param options.problem of what is answered; undefined where it is as it should be */
+function addressStep(
+  run: Run,
+  host: string,
+  options: { path: string; problem: (answer: unknown) => string | undefined; needs: readonly AnyStep[] },
 ): Step {
+  const { path, needs } = options
   const resolver = once(() => openResolver(run))
   const problem = async (): Promise<string | undefined> => {
     let address: string | undefined
@@ -82,11 +104,11 @@ export function answersStep(
       return `${host} is not in DNS: ${(error as NodeJS.ErrnoException).code ?? (error as Error).message}`
     }
     try {
-      onVersion(await askVersion(host, address ?? '', run.signal))
-      return undefined
+      const wrong = options.problem(await ask(host, path, address ?? '', run.signal))
+      return wrong && `https://${host}${path} at ${address}: ${wrong}`
     } catch (error) {
       const { code, message } = error as NodeJS.ErrnoException
-      return `https://${host}/v1/version at ${address}: ${message || code}`
+      return `https://${host}${path} at ${address}: ${message || code}`
     }
   }
   return step<Drift>({

@@ -1,7 +1,12 @@
 // Host keys that are known beforehand, as OpenSSH keeps them: whoever shows another one is not talked to.
 import { createHash } from 'node:crypto'
 import { existsSync } from 'node:fs'
+import { join } from 'node:path'
 import type { Exec } from './exec.ts'
+import type { Site } from './site.ts'
+
+/** What the site knows of hosts, as OpenSSH keeps it. */
+export const knownHostsFile = ({ directory }: Pick<Site, 'directory'>) => join(directory, 'known_hosts')
 
 /** Where a host is found, and as whom. */
 export type SshTarget = {

@@ -24,6 +24,7 @@ const outputsSchema = z.object({
   postgres: z.object({ value: postgresSchema }),
   valkey_url: z.object({ value: z.string().transform((text) => new Secret(text)) }),
   gitea: z.object({ value: z.object({ ip: z.string(), private_ip: z.string() }) }),
+  gitea_postgres: z.object({ value: postgresSchema }),
 })
 
 export type Outputs = {
@@ -31,6 +32,8 @@ export type Outputs = {
   postgres: z.infer<typeof postgresSchema>
   valkeyUrl: Secret
   gitea: { ip: string; private_ip: string }
+  /** Gitea's own */
+  giteaPostgres: z.infer<typeof postgresSchema>
 }
 
 /** @returns what a file says of Postgres, as `terraform output -json postgres` prints it; throws a Failure where it does not */
@@ -58,6 +61,9 @@ export async function readOutputs(terraform: Terraform): Promise<Outputs> {
     state.success ? state.data.outputs : JSON.parse((await command(terraform, argv.output(), { shown: false })).stdout),
   )
   if (!outputs.success) throw notThere(run)
-  const { cluster, postgres, valkey_url, gitea } = outputs.data
-  return { cluster: cluster.value, postgres: postgres.value, valkeyUrl: valkey_url.value, gitea: gitea.value }
+  const { cluster, postgres, valkey_url, gitea, gitea_postgres } = outputs.data
+  return {
+    ...{ cluster: cluster.value, postgres: postgres.value, valkeyUrl: valkey_url.value },
+    ...{ gitea: gitea.value, giteaPostgres: gitea_postgres.value },
+  }
 }

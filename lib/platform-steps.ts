@@ -1,7 +1,9 @@
 // The platform as steps: what bootstrap is made of, and what comes first when all is brought back.
+import { giteaAnswersStep } from './answers.ts'
 import { argocdStep, platformStep } from './argocd.ts'
 import { scheduleStep } from './backup-credentials.ts'
 import { publishedStep } from './checkout.ts'
+import { dropletStep, hostKeysStep } from './droplet.ts'
 import { finishedStep, terraformStep } from './infrastructure.ts'
 import { inventoryStep } from './inventory.ts'
 import { kubeconfigStep } from './kubernetes.ts'
@@ -12,7 +14,7 @@ import { onlyAddOrUpdate } from './terraform-plan.ts'
 
 /** @returns the steps by name, in the order in which a runbook lists them */
 export function platformSteps(platform: Platform) {
-  const { run, terraform, outputs, repository, kubernetes } = platform
+  const { run, terraform, outputs, repository, kubernetes, droplet } = platform
   const stateBucket = bucketStep(run.spaces, run.site.buckets.state)
   const finished = finishedStep(terraform, { needs: [stateBucket] })
   const infrastructure = terraformStep({
@@ -28,6 +30,9 @@ export function platformSteps(platform: Platform) {
   const inventory = inventoryStep(run.site, outputs, { needs: [infrastructure] })
   const published = publishedStep(repository, { needs: [infrastructure] })
   const credentials = kubeconfigStep(kubernetes, { needs: [infrastructure] })
+  const hostKeys = hostKeysStep(droplet, kubernetes, { needs: [credentials] })
+  const configured = dropletStep(droplet, { needs: [hostKeys, inventory] })
+  const gitea = giteaAnswersStep(run, [configured])
   const access = repositoryAccessStep(kubernetes, { needs: [credentials] })
   const schedule = scheduleStep(platform, [access])
   const argocd = argocdStep(kubernetes, { needs: [access] })
@@ -40,6 +45,9 @@ export function platformSteps(platform: Platform) {
     inventory,
     published,
     credentials,
+    hostKeys,
+    configured,
+    gitea,
     access,
     ...(run.site.runbooks_image ? { schedule } : {}),
     argocd,

@@ -5,13 +5,12 @@ import { ARGOCD_NAMESPACE } from './applications.ts'
 import { type AnyStep, type Drift, type Step, step } from './converge.ts'
 import { Failure } from './failure.ts'
 import { writeWhole } from './files.ts'
+import { knownHostsFile } from './host-keys.ts'
 import { applyObjects, findObjects, type Kubernetes, type KubernetesObject, missingFrom } from './kubernetes.ts'
 import type { Site } from './site.ts'
 
 /** The public half of the key with which Argo CD reads: whoever hosts the repository has to know it. */
 export const deployKeyFile = ({ directory }: Pick<Site, 'directory'>) => join(directory, 'argocd-deploy-key.pub')
-
-const knownHostsFile = ({ directory }: Pick<Site, 'directory'>) => join(directory, 'known_hosts')
 
 /** @returns the host keys of the repository's host, as ssh knows them; throws a Failure where nobody has saved them */
 export function readKnownHosts(site: Pick<Site, 'directory' | 'repository'>): string {

@@ -86,6 +86,7 @@ export async function withRun(
     },
   }
   const [exec, pipe] = [createExec(children), createPipe(children)]
+  const open: (() => Promise<void>)[] = []
   const running = new Set<Promise<unknown>>()
   const busy = <T>(work: Promise<T>): Promise<T> => {
     const ended: Promise<void> = work.then(
@@ -112,6 +113,7 @@ export async function withRun(
     },
     spaces: once(() => openSpaces(credentials.spaces)),
     locked: () => lock !== undefined,
+    atEnd: (close) => void open.push(close),
   }
   let interruptions = 0
   let lost = false
@@ -174,6 +176,7 @@ export async function withRun(
     await Promise.race([Promise.all(running), sleep(GRACE * 1000, undefined, { ref: false })])
     end.abort()
     await Promise.all(running)
+    await Promise.allSettled(open.map((close) => close()))
     await lock?.release().catch(() => {}) // then it is passed by like that of a run that died
     rmSync(scratch, { recursive: true, force: true })
     for (const folder of made) removeIfEmpty(folder)

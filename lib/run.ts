@@ -30,6 +30,8 @@ export type Run = {
   spaces: () => Promise<Spaces>
   /** whether this run holds the site's lock */
   locked: () => boolean
+  /** has this closed when the run ends, however it ends */
+  atEnd: (close: () => Promise<void>) => void
 }
 
 /** @returns a function that does the work once and gives every caller the same answer; a failure is not kept */

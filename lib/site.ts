@@ -50,6 +50,9 @@ export const GIVEN_TO_TERRAFORM = [
   'load_balancer_ip',
 ] as const
 
+/** Variables of ansible/roles/gitea that the runbooks give themselves. */
+const GIVEN_TO_ANSIBLE = ['gitea_domain', 'gitea_operator_keys', 'gitea_database', 'gitea_fingerprint']
+
 export const siteSchema = z.strictObject({
   name: z
     .string()
@@ -144,7 +147,24 @@ export const siteSchema = z.strictObject({
           .join(', ')}`,
     })
     .default({}),
+  ansible: z
+    .record(z.string(), z.union([z.string(), z.number(), z.boolean(), z.array(z.string())]))
+    .refine((settings) => !GIVEN_TO_ANSIBLE.some((name) => name in settings), {
+      error: `must not set ${GIVEN_TO_ANSIBLE.join(', ')}: the runbooks give those themselves`,
+    })
+    .refine((settings) => Object.keys(settings).every((name) => name in roleDefaults()), {
+      error: ({ input }) =>
+        `has settings that ansible/roles/gitea/defaults/main.yml does not know: ${Object.keys(input as object)
+          .filter((name) => !(name in roleDefaults()))
+          .join(', ')}`,
+    })
+    .default({}),
 })
+
+const roleDefaults = () => {
+  const file = join(ROOT, 'ansible', 'roles', 'gitea', 'defaults', 'main.yml')
+  return readYaml(readFileSync(file, 'utf8'), file) as Record<string, unknown>
+}
 
 /** Terraform itself would only warn of a name that it does not know, and go on with its default. */
 const terraformVariables = () =>

@@ -9,7 +9,7 @@ import { promisify } from 'node:util'
 import { Failure } from '../lib/failure.ts'
 import { TAG_FILES, withTag } from '../lib/rollout.ts'
 import { type AppFiles, buildApp } from './cluster/app-binary.ts'
-import { debianLayer, filesLayer, writeArchive } from './cluster/images.ts'
+import { CLUSTER_DEBIAN, debianLayer, filesLayer, writeArchive } from './cluster/images.ts'
 import { DOMAIN, type Rehearsal, repositoryDirectory } from './site.ts'
 import { type Machine, thisMachine } from './tools/machine.ts'
 
@@ -23,7 +23,7 @@ const run = promisify(execFile)
 async function appArchive(tag: string, files: AppFiles, machine: Machine, report: (line: string) => void) {
   const binary = await buildApp({ version: tag, files }, machine, report)
   const reference = `registry.${DOMAIN}/ryan/lunarfront-app:${tag}`
-  const base = await debianLayer(machine, report)
+  const base = await debianLayer(machine, CLUSTER_DEBIAN, report)
   const own = await filesLayer(machine, basename(binary), [{ path: '/app', source: binary }])
   const hash = createHash('sha256').update(`${reference} ${base.digest} ${own.digest}`).digest('hex').slice(0, 16)
   const archive = join(machine.cache, 'app', `image-${hash}.tar`)

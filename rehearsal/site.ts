@@ -3,19 +3,21 @@ import { type ChildProcess, execFile, spawn } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { closeSync, copyFileSync, existsSync, mkdirSync, openSync, readdirSync, readFileSync, rmSync } from 'node:fs'
 import { homedir, userInfo } from 'node:os'
-import { delimiter, join, resolve } from 'node:path'
+import { delimiter, dirname, join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import { stringify } from 'yaml'
 import { Failure } from '../lib/failure.ts'
 import { writeWhole } from '../lib/files.ts'
 import { deployKeyFile } from '../lib/repository-access.ts'
-import { type CloudAddresses, stopCloud } from './cloud/cloud.ts'
+import { type CloudAddresses, type DropletServices, stopCloud } from './cloud/cloud.ts'
 import { argocdFile } from './cluster/programs.ts'
 import { GIT_SSH_PORT, type GitRepository } from './servers/git-ssh.ts'
 import { installedVersions } from './servers/postgres.ts'
 import { isRunning, type ProcessIdentity, processStarted } from './servers/processes.ts'
+import { findAnsible } from './tools/ansible.ts'
 import type { ClusterTools } from './tools/cluster.ts'
+import { thisMachine } from './tools/machine.ts'
 import { installTools, pathWith, type Tools } from './tools.ts'
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url))
@@ -54,6 +56,7 @@ const GIT_PATH = '/ryan/lunarfront-infra.git'
 const GIT_ADDRESS = `ssh://git@${GIT_HOST}:${GIT_SSH_PORT}${GIT_PATH}`
 
 const DRILL_KEY = 'drill-key.txt'
+const issuersOf = (directory: string) => join(directory, 'issuers.crt')
 /** As pods know Spaces. */
 const PODS_SPACES = `http://spaces.${DOMAIN}`
 
@@ -96,7 +99,7 @@ export async function startRehearsal(options: RehearsalOptions): Promise<Rehears
       ...options.settings,
     }
     writeWhole(siteFileOf(directory), stringify(site))
-    if (options.cluster) keepForCluster(directory, hostKey, options.cluster)
+    if (options.cluster) keepForCluster(directory, hostKey, cloud, options.cluster)
     return openRehearsal(directory, tools, cloud)
   } catch (error) {
     await endRehearsal(directory)
@@ -125,7 +128,7 @@ function openRehearsal(directory: string, tools: Tools, cloud: CloudAddresses): 
 /** The site file of a rehearsal. */
 function siteSettings(
   directory: string,
-  { cloudflare, dns, programs }: CloudAddresses,
+  { cloudflare, dns, programs, droplet }: CloudAddresses,
   publicKeys: { operator: string; backups: string },
   postgresVersion: string,
 ) {
@@ -144,8 +147,18 @@ function siteSettings(
     backups: { recipients: [publicKeys.backups], daily: 7, weekly: 5, monthly: 12, minimum: 3, max_age_hours: 26 },
     allow_uncommitted_changes: true,
     terraform: { postgres_version: postgresVersion },
+    ...(droplet ? { ansible: dropletSettings(droplet) } : {}),
   }
 }
+
+/** Where its droplet finds what the world has; and it has no swap, which would be the whole machine's. */
+const dropletSettings = ({ mirror, images, acme, acmeCa }: DropletServices) => ({
+  ...images,
+  gitea_registry_mirror: mirror,
+  gitea_acme_server: acme,
+  gitea_acme_ca: acmeCa,
+  gitea_swap: 0,
+})
 
 /** With a cluster it makes the backups itself, in two pods, and drills them with a key of its own. */
 const scheduleSettings = (backups: { recipients: string[] }, drill: string, { runbooksImage }: ClusterTools) => ({
@@ -157,7 +170,7 @@ const scheduleSettings = (backups: { recipients: string[] }, drill: string, { ru
 function environmentOf(directory: string, tools: Tools, cloud: CloudAddresses): Record<string, string> {
   const { digitalocean, cloudflare, spaces } = cloud
   return {
-    PATH: [...(cloud.programs ? [cloud.programs] : []), pathWith(tools)].join(delimiter),
+    PATH: [...(cloud.programs ? [cloud.programs] : []), ...ansibleFor(cloud), pathWith(tools)].join(delimiter),
     HOME: process.env.HOME ?? homedir(),
     USER: process.env.USER ?? userInfo().username,
     LANG: process.env.LANG ?? 'C.UTF-8',
@@ -168,12 +181,19 @@ function environmentOf(directory: string, tools: Tools, cloud: CloudAddresses): 
   }
 }
 
+/** @returns the folder of Ansible's programs, where there is a droplet that they configure */
+function ansibleFor({ droplet }: CloudAddresses): string[] {
+  const ansible = droplet && findAnsible(thisMachine())
+  return ansible ? [dirname(ansible)] : []
+}
+
 const clusterEnvironment = (directory: string): Record<string, string> => ({
   GIT_CONFIG_COUNT: '1',
   GIT_CONFIG_KEY_0: `url.${repositoryDirectory(directory)}.insteadOf`,
   GIT_CONFIG_VALUE_0: GIT_ADDRESS,
-  // Who issues the certificate of the customers' addresses.
-  NODE_EXTRA_CA_CERTS: join(cloudDirectory(directory), 'tls', 'ca.crt'),
+  // Who issues the certificates of the customers' addresses and of Gitea's.
+  NODE_EXTRA_CA_CERTS: issuersOf(directory),
+  LUNARFRONT_SSH_KEY: join(directory, 'operator'),
   // By which pods reach Spaces.
   BACKUP_SPACES_ENDPOINT_URL: PODS_SPACES,
 })
@@ -213,7 +233,7 @@ export function checkOwn(env: Record<string, string>, siteText: string, director
   const everything = [...Object.entries(env), ['the site file', siteText] as const]
   for (const [name, text] of everything) {
     for (const [address] of text.matchAll(/\b[a-z][a-z0-9+.-]*:\/\/[^\s"',}]+/g)) {
-      if (address !== GIT_ADDRESS && address !== PODS_SPACES && !isLoopback(new URL(address).hostname))
+      if (!isOwnName(new URL(address)) && !isLoopback(new URL(address).hostname))
         throw new Failure({
           found: `${name} of the rehearsal names ${new URL(address).hostname}`,
           expected: 'only addresses on loopback',
@@ -237,6 +257,8 @@ export function checkOwn(env: Record<string, string>, siteText: string, director
       throw new Failure({ found: `a provider at ${Addr?.String}`, expected: 'one on loopback' })
 }
 
+/** Names that only its clusters and droplets ask for, at its own name server. */
+const isOwnName = ({ hostname }: URL) => hostname.endsWith(`.${DOMAIN}`)
 const isLoopback = (host: string) => /^(127(\.\d{1,3}){3}|localhost|\[::1\])$/.test(host)
 
 /** Ends every process of the rehearsal in that directory, also of one that was killed, and removes the directory. */
@@ -374,8 +396,16 @@ async function makeKey(directory: string, name: string, { sshKeygen }: Tools): P
   return readFileSync(`${key}.pub`, 'utf8').trim()
 }
 
-/** What a person has who has been at this site before: the Git host's key, and Argo CD's manifest, fetched and checked. */
-function keepForCluster(directory: string, hostKey: string, { programs }: ClusterTools): void {
+/** What a person has who has been at this site before: the Git host's key, Argo CD's manifest, fetched and checked, and
+ * whom to trust. */
+function keepForCluster(
+  directory: string,
+  hostKey: string,
+  { droplet }: CloudAddresses,
+  { programs }: ClusterTools,
+): void {
+  const authority = readFileSync(join(cloudDirectory(directory), 'tls', 'ca.crt'), 'utf8')
+  writeWhole(issuersOf(directory), authority + (droplet?.issuer ?? ''))
   const kept = siteDirectoryOf(directory)
   mkdirSync(join(kept, 'upstream'), { recursive: true, mode: 0o700 })
   writeWhole(join(kept, 'known_hosts'), `[${GIT_HOST}]:${GIT_SSH_PORT} ${hostKey.split(' ').slice(0, 2).join(' ')}\n`)

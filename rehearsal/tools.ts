@@ -3,6 +3,7 @@ import { existsSync, mkdirSync, rmSync, symlinkSync } from 'node:fs'
 import { delimiter, dirname, join } from 'node:path'
 import { Failure } from '../lib/failure.ts'
 import { buildPrograms, CLUSTER_GO } from './cluster/programs.ts'
+import { buildDropletPrograms, DROPLET_GO } from './droplet/programs.ts'
 import { ANSIBLE_CORE, installAnsible } from './tools/ansible.ts'
 import { checkMayInstall, installPackages, isDebian } from './tools/debian.ts'
 import { findGo, GO_WHEEL } from './tools/go.ts'
@@ -74,8 +75,10 @@ async function install(names: readonly Name[], machine: Machine, report: (line: 
   const missing =
     names.includes('valkey') && nameRedisServer(machine) ? names.filter((name) => name !== 'valkey') : names
   const needs = (name: Name) => missing.includes(name)
-  const isBuilt = needs('versitygw') || needs('clusterPrograms')
-  const oldestGo = needs('clusterPrograms') && atLeast(CLUSTER_GO, VERSITYGW_GO) ? CLUSTER_GO : VERSITYGW_GO
+  const built = { versitygw: VERSITYGW_GO, clusterPrograms: CLUSTER_GO, dropletPrograms: DROPLET_GO }
+  const versions = (Object.keys(built) as (keyof typeof built)[]).filter(needs).map((name) => built[name])
+  const isBuilt = versions.length > 0
+  const oldestGo = versions.reduce((one, other) => (atLeast(one, other) ? one : other), '0')
   const go = isBuilt ? await findGo(machine, oldestGo) : undefined
   const wheels = needs('terraform') || needs('shellcheck') || needs('ansible') || (isBuilt && !go)
   const needsPython = wheels && !(await pythonWithPip(machine))
@@ -108,6 +111,10 @@ async function install(names: readonly Name[], machine: Machine, report: (line: 
     if (needs('clusterPrograms'))
       await timed('cluster: Kubernetes, Argo CD and what they need, built with Go, once, in some ten minutes', () =>
         buildPrograms(builder, machine, report),
+      )
+    if (needs('dropletPrograms'))
+      await timed('droplet: Gitea, its proxy and Docker Compose, built with Go, once, in some six minutes', () =>
+        buildDropletPrograms(builder, machine, report),
       )
   }
   const debian = installDebian()

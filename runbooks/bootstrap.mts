@@ -11,7 +11,8 @@ export const bootstrap = runbook({
   procedure: async (run) => {
     const platform = openPlatform(run)
     const { stateBucket, finished, infrastructure, inventory, published, ...onCluster } = platformSteps(platform)
-    const { credentials, access, schedule, argocd, applications, balancer } = onCluster
+    const { credentials, hostKeys, configured, gitea, ...forCustomers } = onCluster
+    const { access, schedule, argocd, applications, balancer } = forCustomers
     return {
       preflight: [
         preflight.checkoutPrecondition(platform),
@@ -21,7 +22,8 @@ export const bootstrap = runbook({
       ],
       steps: [
         ...[stateBucket, finished, infrastructure, inventory, published],
-        ...[credentials, access, ...(schedule ? [schedule] : []), argocd, applications, balancer],
+        ...[credentials, hostKeys, configured, gitea],
+        ...[access, ...(schedule ? [schedule] : []), argocd, applications, balancer],
       ],
       afterwards: ['next: ./runbooks/add-customer.mts NAME'],
     }

@@ -107,6 +107,10 @@ resource "digitalocean_database_user" "gitea" {
   }
 }
 
+data "digitalocean_database_ca" "gitea" {
+  cluster_id = digitalocean_database_cluster.gitea.id
+}
+
 resource "digitalocean_database_firewall" "gitea" {
   cluster_id = digitalocean_database_cluster.gitea.id
 

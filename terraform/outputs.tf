@@ -44,6 +44,7 @@ output "gitea_postgres" {
     user     = digitalocean_database_user.gitea.name
     password = digitalocean_database_user.gitea.password
     database = digitalocean_database_db.gitea.name
+    ca       = data.digitalocean_database_ca.gitea.certificate
   }
   sensitive = true
 }

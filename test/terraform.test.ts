@@ -38,6 +38,7 @@ test('the site’s own settings never win over what the runbook gives', () => {
     backups: { recipients: [], daily: 7, weekly: 5, monthly: 12, minimum: 3, max_age_hours: 26 },
     allow_uncommitted_changes: false,
     terraform: { node_count: 3, apps_directory: '/elsewhere' },
+    ansible: {},
     file: '',
     directory: '',
   }

@@ -4,13 +4,14 @@ import { existsSync } from 'node:fs'
 import { chmod, mkdir, mkdtemp, readFile, rename, rm, writeFile } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
 import { startCluster } from '../cluster/start.ts'
-import type { DropletRoot } from '../droplet/root.ts'
+import { serveImages } from '../droplet/images.ts'
 import { startDroplet } from '../droplet/start.ts'
 import { CLOUD_ADDRESS } from '../machine/messages.ts'
 import { removeMachines } from '../machine/start.ts'
 import { serveProviders } from '../provider/providers.ts'
 import { createAuthority, issueCertificate, LOOPBACK } from '../servers/certificates.ts'
 import { GIT_SSH_PORT, type GitRepository, startGitServer } from '../servers/git-ssh.ts'
+import { startPebble } from '../servers/pebble.ts'
 import { installedVersions, startPostgres } from '../servers/postgres.ts'
 import {
   endAll,
@@ -22,6 +23,7 @@ import {
 } from '../servers/processes.ts'
 import { startValkey } from '../servers/valkey.ts'
 import { SIGNING_REGION, startVersitygw } from '../servers/versitygw.ts'
+import type { DropletTools } from '../tools/cluster.ts'
 import { cloudflareApi } from './cloudflare/api.ts'
 import { dnsRecordRoutes } from './cloudflare/dns-records.ts'
 import { startNameServer } from './cloudflare/name-server.ts'
@@ -49,7 +51,7 @@ export type Tools = {
   /** What real clusters run: a folder of programs, and OCI archives. Without it clusters are objects of the API only. */
   cluster?: { programs: string; images: string[] } | undefined
   /** What real droplets are made of. Without it droplets are objects of the API only. */
-  droplet?: DropletRoot | undefined
+  droplet?: DropletTools | undefined
 }
 
 export type CloudOptions = {
@@ -79,6 +81,8 @@ export type CloudAddresses = {
   spaces: { url: string; region: string; access_key_id: string; secret_access_key: string }
   /** Folder of the real clusters' programs, kubectl and helm among them; undefined where clusters are not real. */
   programs?: string | undefined
+  /** What real droplets are told; undefined where droplets are not real. */
+  droplet?: DropletServices | undefined
   /** The value of TF_REATTACH_PROVIDERS. */
   reattach: Record<string, unknown>
   control: string
@@ -86,10 +90,23 @@ export type CloudAddresses = {
   started: string
 }
 
+/** What a droplet finds in the rehearsal in place of the world's. */
+export type DropletServices = {
+  /** address of a mirror of Docker Hub, and the role's variables that name what is there */
+  mirror: string
+  images: Record<string, string>
+  /** address of an ACME directory, and what its own certificate and all that it issues are signed with, as PEM */
+  acme: string
+  acmeCa: string
+  issuer: string
+}
+
 export type Cloud = CloudAddresses & { stop: () => Promise<void> }
 
-/** Of Spaces for pods, at spaces.DOMAIN. */
+/** Of Spaces for pods, at spaces.DOMAIN; of what droplets find, at images.DOMAIN and acme.DOMAIN. */
 const SPACES_PORT = 80
+const IMAGES_PORT = 5000
+const ACME_PORT = 14000
 
 const addressFile = (directory: string) => join(directory, 'cloud.json')
 const runtimeFile = (directory: string) => join(directory, 'runtime')
@@ -195,6 +212,19 @@ async function startParts({
   const { cluster, droplet } = tools
   if (cluster && repository)
     await offer(network, `git-ssh.${domain}`, GIT_SSH_PORT, keep(await startGitServer(repository)).port)
+  const serveDroplets = async ({ programs, images }: DropletTools): Promise<DropletServices> => {
+    const host = `acme.${domain}`
+    const mirror = keep(await serveImages(images.folder))
+    const binary = join(programs, 'pebble')
+    const pebble = keep(await startPebble({ directory, binary, authority, host, nameServer: `${dns.host}:${dns.port}` }))
+    await offer(network, `images.${domain}`, IMAGES_PORT, mirror.port)
+    await offer(network, host, ACME_PORT, pebble.port)
+    return {
+      ...{ mirror: `http://images.${domain}:${IMAGES_PORT}`, images: images.variables },
+      ...{ acme: `https://${host}:${ACME_PORT}/dir`, acmeCa: authority.pem, issuer: pebble.root },
+    }
+  }
+  const services = droplet && (await serveDroplets(droplet))
   let base = ''
   const account: Account = {
     token: `dop_v1_${randomBytes(32).toString('hex')}`,
@@ -225,7 +255,11 @@ async function startParts({
         })),
     startDroplet:
       droplet &&
-      ((id, wanted) => startDroplet({ ...wanted, ...droplet, directory, runtime, id, nameServerPort: dns.port })),
+      ((id, wanted) =>
+        startDroplet({
+          ...{ ...wanted, root: droplet.root, pool: droplet.pool },
+          ...{ directory, runtime, id, nameServerPort: dns.port },
+        })),
     images: [],
   }
   undo.push(
@@ -285,6 +319,7 @@ async function startParts({
     pid: process.pid,
     ...addresses,
     programs: cluster?.programs,
+    droplet: services,
     reattach: providers.reattach,
     control: control.url,
     started: new Date().toISOString(),

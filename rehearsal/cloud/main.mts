@@ -10,7 +10,21 @@ const tools = z.strictObject({
   versitygw: z.string(),
   openssl: z.string().default('openssl'),
   cluster: z.strictObject({ programs: z.string(), images: z.array(z.string()) }).optional(),
-  droplet: z.strictObject({ root: z.string(), pool: z.string() }).optional(),
+  droplet: z
+    .strictObject({
+      root: z.string(),
+      pool: z.string(),
+      programs: z.string(),
+      images: z.strictObject({
+        folder: z.string(),
+        variables: z.strictObject({
+          gitea_image: z.string(),
+          gitea_runner_image: z.string(),
+          gitea_proxy_image: z.string(),
+        }),
+      }),
+    })
+    .optional(),
 })
 
 const hosts = z.record(z.string(), z.array(z.string())).transform((given) => new Map(Object.entries(given)))
@@ -29,7 +43,8 @@ const USAGE = `usage: tsx rehearsal/cloud/main.mts --directory DIR --domain NAME
   --domain       name of the DNS zone, such as lunarfront.test
   --tools        {"postgres": folder of initdb, "valkey": path, "versitygw": path, "openssl": path},
                  and for real clusters "cluster": {"programs": folder, "images": [OCI archive]}
-                 and for real droplets "droplet": {"root": folder, "pool": folder of packages}
+                 and for real droplets "droplet": {"root": folder, "pool": folder of packages, "programs": folder,
+                 "images": {"folder": of blobs, "variables": {variable of the role: image}}}
   --region       the region that all buckets are in
   --ready-after  milliseconds from a request to the readiness of what it creates
   --hosts        {"name in the zone": ["address", …]}, answered whatever Cloudflare's records say

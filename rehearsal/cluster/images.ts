@@ -21,14 +21,26 @@ import { pipeline } from 'node:stream/promises'
 import type { Machine } from '../tools/machine.ts'
 import { run } from '../tools/run.ts'
 
-/** What the images' programs need of a Debian; the release is the one whose libraries they run with. */
-const PACKAGES = [
-  ...['ca-certificates', 'git', 'gnupg', 'openssh-client', 'tini', 'redis-server'],
-  ...['postgresql-client', 'age', 'zstd', 'libstdc++6'],
-]
+/** The release whose libraries the programs run with. */
 const RELEASE = 'bookworm'
-/** Users of the images that have to have a name: ssh refuses to run without one. */
-const USERS = { argocd: 999, lunarfront: 1000 }
+
+export type DebianOptions = {
+  packages: readonly string[]
+  /** ids of users that have to have a name: ssh and Gitea refuse to run without one */
+  users: Readonly<Record<string, number>>
+  /** whose images it is for */
+  why: string
+}
+
+/** What the cluster's images need. */
+export const CLUSTER_DEBIAN: DebianOptions = {
+  packages: [
+    ...['ca-certificates', 'git', 'gnupg', 'openssh-client', 'tini', 'redis-server'],
+    ...['postgresql-client', 'age', 'zstd', 'libstdc++6'],
+  ],
+  users: { argocd: 999, lunarfront: 1000 },
+  why: 'those of the cluster',
+}
 
 /** A layer: a tar file whose name is its digest. */
 export type Layer = { path: string; digest: string; size: number }
@@ -79,16 +91,20 @@ async function remembered(machine: Machine, identity: string, make: (tar: string
  * @param report told where it is not in the cache yet
  * @returns a small Debian, from its packages
  */
-export const debianLayer = (machine: Machine, report: (line: string) => void): Promise<Layer> =>
-  remembered(machine, JSON.stringify([RELEASE, PACKAGES, USERS]), async (tar) => {
-    report(`images: Debian ${RELEASE} for those of the cluster, from its packages, once, in half a minute`)
-    const users = Object.entries(USERS).map(
+export const debianLayer = (
+  machine: Machine,
+  { packages, users, why }: DebianOptions,
+  report: (line: string) => void,
+): Promise<Layer> =>
+  remembered(machine, JSON.stringify([RELEASE, packages, users]), async (tar) => {
+    report(`images: Debian ${RELEASE} for ${why}, from its packages, once, in half a minute`)
+    const made = Object.entries(users).map(
       ([name, id]) =>
         `--customize-hook=chroot "$1" useradd --system --uid ${id} --home-dir /home/${name} --create-home ${name}`,
     )
     await run(
       [
-        ...['mmdebstrap', '--quiet', '--variant=minbase', `--include=${PACKAGES.join(',')}`, ...users],
+        ...['mmdebstrap', '--quiet', '--variant=minbase', `--include=${packages.join(',')}`, ...made],
         ...['--dpkgopt=path-exclude=/usr/share/doc/*', '--dpkgopt=path-exclude=/usr/share/man/*'],
         ...['--dpkgopt=path-exclude=/usr/share/locale/*', RELEASE, tar],
       ],
@@ -120,26 +136,22 @@ export const filesLayer = (machine: Machine, identity: string, files: readonly L
   })
 
 const INDEX = 'application/vnd.oci.image.index.v1+json'
-const MANIFEST = 'application/vnd.oci.image.manifest.v1+json'
+export const MANIFEST = 'application/vnd.oci.image.manifest.v1+json'
 const CONFIG = 'application/vnd.oci.image.config.v1+json'
 const LAYER = 'application/vnd.oci.image.layer.v1.tar'
 
+type Descriptor = { mediaType: string; digest: string; size: number }
+
 /**
- * Writes images into one archive, each layer once.
+ * Writes images into a folder, each layer once, as an OCI layout.
  *
- * @param path of the archive
  * @param known layers that its reader has already, and that are left out
+ * @returns of each image its manifest
  */
-export async function writeArchive(
-  path: string,
-  images: readonly Image[],
-  known: readonly Layer[] = [],
-): Promise<void> {
-  const root = `${path}.parts`
-  rmSync(root, { recursive: true, force: true })
+export function layOut(root: string, images: readonly Image[], known: readonly Layer[] = []): Descriptor[] {
   const blobs = join(root, 'blobs', 'sha256')
   mkdirSync(blobs, { recursive: true })
-  const blob = (mediaType: string, content: object) => {
+  const blob = (mediaType: string, content: object): Descriptor => {
     const text = JSON.stringify(content)
     const digest = sha256(text)
     writeFileSync(join(blobs, digest), text)
@@ -163,7 +175,19 @@ export async function writeArchive(
   })
   writeFileSync(join(root, 'oci-layout'), JSON.stringify({ imageLayoutVersion: '1.0.0' }))
   writeFileSync(join(root, 'index.json'), JSON.stringify({ schemaVersion: 2, mediaType: INDEX, manifests }))
+  return manifests
+}
+
+/** Writes images into one archive, as layOut does. */
+export async function writeArchive(
+  path: string,
+  images: readonly Image[],
+  known: readonly Layer[] = [],
+): Promise<void> {
+  const root = `${path}.parts`
+  rmSync(root, { recursive: true, force: true })
   try {
+    layOut(root, images, known)
     await run(['tar', '-C', root, '-cf', path, 'oci-layout', 'index.json', 'blobs'], { environment: process.env })
   } finally {
     rmSync(root, { recursive: true, force: true })

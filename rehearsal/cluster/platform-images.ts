@@ -4,7 +4,7 @@ import { createHash } from 'node:crypto'
 import { existsSync, renameSync, rmSync } from 'node:fs'
 import { basename, join } from 'node:path'
 import type { Machine } from '../tools/machine.ts'
-import { debianLayer, filesLayer, type Image, type Layer, type LayerFile, writeArchive } from './images.ts'
+import { CLUSTER_DEBIAN, debianLayer, filesLayer, type Image, type Layer, type LayerFile, writeArchive } from './images.ts'
 import { PAUSE_IMAGE } from './node.ts'
 import { ARGOCD_VERSION, argocdFile, TRAEFIK_VERSION } from './programs.ts'
 
@@ -49,7 +49,7 @@ export async function platformArchive(
 }
 
 async function platformImages(machine: Machine, programs: string, report: (line: string) => void): Promise<Image[]> {
-  const base = await debianLayer(machine, report)
+  const base = await debianLayer(machine, CLUSTER_DEBIAN, report)
   const program = (name: string): LayerFile => ({ path: `/usr/local/bin/${name}`, source: join(programs, name) })
   const layer = (files: LayerFile[]): Promise<Layer> => filesLayer(machine, basename(programs), files)
   const argocd = await layer([

@@ -4,7 +4,7 @@ import { createHash } from 'node:crypto'
 import { copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { buildGo, goEnvironment, moduleFolder, oldestGo } from '../tools/go.ts'
+import { buildMissing, follow, goEnvironment, moduleFolder, oldestGo } from '../tools/go.ts'
 import { isProgram, type Machine } from '../tools/machine.ts'
 import { TRAEFIK_MODULE, traefikSource } from './traefik.ts'
 
@@ -55,6 +55,8 @@ function ldflags(): string {
 }
 
 const FLAGS = ['-trimpath']
+/** As measured. */
+const PACKAGES_IN_ALL = 4000
 
 /** Every file that decides what is built. */
 const sources = () =>
@@ -92,7 +94,7 @@ export function findPrograms(machine: Machine): string | undefined {
 }
 
 /**
- * Builds what is missing. Two at once do no harm: they share what is compiled, and each program is put in place whole.
+ * Builds what is missing.
  *
  * @param go path of a Go that is new enough
  * @param report told every ten seconds how far it is, and how long it may still take
@@ -100,23 +102,9 @@ export function findPrograms(machine: Machine): string | undefined {
 export async function buildPrograms(go: string, machine: Machine, report: (line: string) => void): Promise<void> {
   const folder = cached(machine)
   const workspace = `${folder}.building`
-  const progress = follow(report)
-  const build = async (module: string, programs: Partial<Record<ProgramName, string>>) => {
-    const missing = (Object.keys(programs) as ProgramName[]).filter((name) => !isProgram(join(folder, name)))
-    for (const name of missing) {
-      const output = join(folder, `${name}.${process.pid}`)
-      try {
-        await buildGo({
-          ...{ go, machine, module, workspace, ldflags: ldflags(), flags: FLAGS },
-          programs: [{ package: programs[name] ?? '', output }],
-          onPackage: progress,
-        })
-        renameSync(output, join(folder, name))
-      } finally {
-        rmSync(output, { force: true })
-      }
-    }
-  }
+  const onPackage = follow('cluster', PACKAGES_IN_ALL, report)
+  const build = (module: string, programs: Partial<Record<ProgramName, string>>) =>
+    buildMissing(folder, programs, { go, machine, module, workspace, ldflags: ldflags(), flags: FLAGS, onPackage })
   await build(CLUSTER, PACKAGES)
   await build(KUBE_ROUTER, { 'kube-router': 'github.com/cloudnativelabs/kube-router/v2/cmd/kube-router' })
   if (!existsSync(join(folder, 'traefik'))) {
@@ -132,22 +120,4 @@ export async function buildPrograms(go: string, machine: Machine, report: (line:
     renameSync(partial, join(folder, 'argocd-files'))
   }
   rmSync(workspace, { recursive: true, force: true })
-}
-
-/** How many packages are compiled in all, as measured: what cannot be known before all of them are listed. */
-const PACKAGES_IN_ALL = 4000
-
-/** @returns what is told of each compiled package, and tells how far that is every ten seconds */
-function follow(report: (line: string) => void): (name: string) => void {
-  const started = Date.now()
-  let told = started
-  let built = 0
-  return (name) => {
-    built += 1
-    if (Date.now() - told < 10_000) return
-    told = Date.now()
-    const seconds = (told - started) / 1000
-    const left = Math.max(1, Math.ceil(((PACKAGES_IN_ALL - built) * seconds) / built / 60))
-    report(`cluster: ${Math.round(seconds)} s, ${built} packages, some ${left} min left, now ${name}`)
-  }
 }

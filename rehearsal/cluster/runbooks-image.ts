@@ -5,7 +5,7 @@ import { basename, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { bundleRunbook } from '../../lib/bundle.mjs'
 import type { Machine } from '../tools/machine.ts'
-import { debianLayer, filesLayer, writeArchive } from './images.ts'
+import { CLUSTER_DEBIAN, debianLayer, filesLayer, writeArchive } from './images.ts'
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url))
 
@@ -14,7 +14,7 @@ const HOME = '/srv/lunarfront'
 /** The runbooks that the CronJobs start. */
 export const SCHEDULED = ['backup', 'backups', 'drill', 'prune']
 /** What they read of this checkout while they run. */
-export const READ = ['package.json', 'terraform/variables.tf']
+export const READ = ['package.json', 'terraform/variables.tf', 'ansible/roles/gitea/defaults/main.yml']
 
 /** @returns SHA-256 of all that the image is made of, 16 digits of it */
 function identityOf(programs: string): string {
@@ -50,7 +50,7 @@ export async function runbooksArchive(
     const bundles = SCHEDULED.map((name) => `${name}.cjs`)
     for (const name of SCHEDULED)
       await bundleRunbook(join(ROOT, 'runbooks', `${name}.mts`), join(scratch, `${name}.cjs`))
-    const base = await debianLayer(machine, report)
+    const base = await debianLayer(machine, CLUSTER_DEBIAN, report)
     const node = await filesLayer(machine, process.version, [{ path: '/usr/local/bin/node', source: process.execPath }])
     const kubectl = await filesLayer(machine, basename(programs), [
       { path: '/usr/local/bin/kubectl', source: join(programs, 'kubectl') },

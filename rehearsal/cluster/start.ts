@@ -4,7 +4,7 @@ import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { cgroupOf, homeOf, type Machine, startMachine } from '../machine/start.ts'
 import { type Authority, issueCertificate, issueKeyPair } from '../servers/certificates.ts'
-import { startForward } from '../servers/forward.ts'
+import { loopback, startForward } from '../servers/forward.ts'
 import { kubeconfig } from './kubeconfig.ts'
 import { API_PORT, KUBERNETES_ADDRESS, NODE_ADDRESS, NODE_NAME, type NodeSettings } from './messages.ts'
 
@@ -46,7 +46,7 @@ export async function startCluster(options: ClusterOptions): Promise<Cluster> {
   const { ask, publish, expose, ready, ended } = machine
   const late = setTimeout(() => void machine.end(), PATIENCE)
   try {
-    await publish(nameServerPort, nameServerPort)
+    await publish(nameServerPort, loopback(nameServerPort))
     await ready
     const listen = { host: '127.0.0.1', port: 0 }
     const api = await startForward({ listen, connect: { path: await expose(API_PORT) } })

@@ -2,9 +2,10 @@
 // apt's own tools, into the cache. A droplet of the rehearsal has no way out, so its only package source is that pool.
 import { createHash } from 'node:crypto'
 import { existsSync, mkdirSync, mkdtempSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
-import { dirname, join } from 'node:path'
+import { basename, dirname, join } from 'node:path'
 import type { Machine } from '../tools/machine.ts'
 import { run } from '../tools/run.ts'
+import { COMPOSE_PACKAGE } from './programs.ts'
 
 /** Debian stands in for Ubuntu 24.04, whose packages the machine's own sources do not have. */
 const RELEASE = 'bookworm'
@@ -15,9 +16,9 @@ const ROOT_PACKAGES = [
   ...['apt-utils', 'ca-certificates', 'iproute2', 'iputils-ping', 'kmod', 'procps', 'less', 'cron', 'tzdata'],
 ]
 
-/** What ansible/ installs on it. */
+/** What ansible/ installs on it; Docker Compose is put to it. */
 const POOL_PACKAGES = [
-  ...['docker.io', 'nftables', 'unattended-upgrades', 'postgresql-client', 'age', 'zstd', 'git', 'curl'],
+  ...['docker.io', 'nftables', 'unattended-upgrades', 'postgresql-client', 'age', 'zstd', 'git', 'curl', 'openssl'],
 ]
 
 /** A droplet makes its host keys when it first starts, and not before. */
@@ -49,26 +50,26 @@ const FILES = {
 const LINKS = { '/etc/systemd/system/sysinit.target.wants/control-groups.service': '../control-groups.service' }
 
 const identity = JSON.stringify([RELEASE, ROOT_PACKAGES, POOL_PACKAGES, FILES, LINKS, MASKED])
-const folderOf = ({ cache }: Machine) =>
-  join(cache, `droplet-${createHash('sha256').update(identity).digest('hex').slice(0, 16)}`)
+const folderOf = ({ cache }: Machine, programs: string) => {
+  const hash = createHash('sha256').update(identity + basename(programs))
+  return join(cache, `droplet-${hash.digest('hex').slice(0, 16)}`)
+}
 
 export type DropletRoot = { root: string; pool: string }
-
-/** @returns where it is; undefined where it has yet to be made */
-export function findDropletRoot(machine: Machine): DropletRoot | undefined {
-  const folder = folderOf(machine)
-  return existsSync(folder) ? { root: join(folder, 'root'), pool: join(folder, 'pool') } : undefined
-}
 
 /**
  * Makes it where it is not in the cache yet: one or two minutes once.
  *
+ * @param programs folder of the programs that are built with Go
  * @param report told of what takes its time
  */
-export async function makeDropletRoot(machine: Machine, report: (line: string) => void): Promise<DropletRoot> {
-  const found = findDropletRoot(machine)
-  if (found) return found
-  const folder = folderOf(machine)
+export async function makeDropletRoot(
+  machine: Machine,
+  programs: string,
+  report: (line: string) => void,
+): Promise<DropletRoot> {
+  const folder = folderOf(machine, programs)
+  if (existsSync(folder)) return { root: join(folder, 'root'), pool: join(folder, 'pool') }
   mkdirSync(machine.cache, { recursive: true })
   const partial = mkdtempSync(`${folder}.`)
   try {
@@ -76,7 +77,7 @@ export async function makeDropletRoot(machine: Machine, report: (line: string) =
     report(
       `droplet: Debian ${RELEASE} for Gitea’s droplet, and what is installed on it, from its packages, once, in two minutes`,
     )
-    await makeBoth(machine, root, pool)
+    await makeBoth(machine, root, { pool, compose: join(programs, COMPOSE_PACKAGE) })
     if (!existsSync(folder)) renameSync(partial, folder) // another may have made it meanwhile
   } finally {
     rmSync(partial, { recursive: true, force: true })
@@ -85,11 +86,16 @@ export async function makeDropletRoot(machine: Machine, report: (line: string) =
 }
 
 /** The packages are fetched as soon as the root has all of its own: apt then tells what each of them needs besides. */
-async function makeBoth({ environment }: Machine, root: string, pool: string): Promise<void> {
+async function makeBoth(
+  { environment }: Machine,
+  root: string,
+  { pool, compose }: { pool: string; compose: string },
+): Promise<void> {
   const fetch = ['apt-get', '-q', '--download-only', '--no-install-recommends', '--yes', 'install', ...POOL_PACKAGES]
   const hooks = [
     `export APT_CONFIG="$MMDEBSTRAP_APT_CONFIG"; apt-get clean && ${fetch.join(' ')}`,
     'cd "$1"/var/cache/apt/archives && rm -rf partial lock',
+    `cp '${compose}' "$1"/var/cache/apt/archives/`,
     'chroot "$1" sh -c "cd /var/cache/apt/archives && apt-ftparchive packages . >Packages"',
     `mv "$1"/var/cache/apt/archives ${pool}`,
     'rm -f "$1"/etc/ssh/ssh_host_* "$1"/var/lib/dbus/machine-id && : >"$1"/etc/machine-id',

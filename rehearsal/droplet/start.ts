@@ -1,6 +1,7 @@
 // Starts a droplet: a Debian that boots, with a disk, a network and a memory limit of its own, in a machine of its own.
 import { join } from 'node:path'
 import { cgroupOf, homeOf, type Machine, startMachine } from '../machine/start.ts'
+import { loopback } from '../servers/forward.ts'
 import { type DropletSettings, NAMES_PORT, type Power } from './messages.ts'
 
 export type DropletOptions = Pick<
@@ -30,7 +31,7 @@ export async function startDroplet(options: DropletOptions): Promise<BootedDropl
   const what = `the droplet ${rest.name}`
   const machine = startMachine({ directory, name: id, what, main, settings: { ...rest, ...paths } })
   try {
-    await machine.publish(NAMES_PORT, nameServerPort)
+    await machine.publish(NAMES_PORT, loopback(nameServerPort))
     await machine.ready
     const { publish, expose, ended, stop, ask } = machine
     return { publish, expose, ended, stop, power: (power) => ask({ power }) }

@@ -9,8 +9,8 @@ export const CLOUD_ADDRESS = '10.77.0.1'
 
 /** Connections between the computer's loopback and a machine go through sockets in the file system. */
 export const connection = z.union([
-  /** whoever connects to this port of the cloud's address reaches the socket, behind which is a server of the cloud */
-  z.strictObject({ publish: z.number(), socket: z.string() }),
+  /** whoever connects to this port of the address, the cloud's unless told, reaches the socket, behind which is a server */
+  z.strictObject({ publish: z.number(), socket: z.string(), address: z.ipv4().optional() }),
   /** whoever connects to the socket reaches this port of the machine */
   z.strictObject({ expose: z.number(), socket: z.string() }),
 ])

@@ -1,8 +1,12 @@
 // A machine's first process, as it does what it is told on its standard input.
+import { execFile } from 'node:child_process'
 import { createInterface } from 'node:readline'
+import { promisify } from 'node:util'
 import type * as z from 'zod'
 import { startForward } from '../servers/forward.ts'
 import { CLOUD_ADDRESS, connection, type Message } from './messages.ts'
+
+const run = promisify(execFile)
 
 const tell = (line: object) => process.stdout.write(`${JSON.stringify(line)}\n`)
 
@@ -28,12 +32,11 @@ export function serve<Other extends Message>({
       try {
         const known = connection.safeParse(told)
         if (!known.success) await others.perform(others.schema.parse(told))
-        else if ('publish' in known.data)
-          await startForward({
-            listen: { host: CLOUD_ADDRESS, port: known.data.publish },
-            connect: { path: known.data.socket },
-          })
-        else
+        else if ('publish' in known.data) {
+          const { publish: port, socket: path, address: host = CLOUD_ADDRESS } = known.data
+          if (host !== CLOUD_ADDRESS) await run('ip', ['addr', 'replace', `${host}/32`, 'dev', 'lo'])
+          await startForward({ listen: { host, port }, connect: { path } })
+        } else
           await startForward({
             listen: { path: known.data.socket },
             connect: { host: address, port: known.data.expose },

@@ -5,7 +5,7 @@ import { closeSync, existsSync, mkdirSync, openSync, readdirSync, readFileSync, 
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
-import { type Forward, startForward } from '../servers/forward.ts'
+import { type Forward, startForward, type Target } from '../servers/forward.ts'
 import { forgetProcess, recordProcess } from '../servers/processes.ts'
 import { makeCgroups, removeCgroups } from './cgroups.ts'
 import { openChannel } from './channel.ts'
@@ -26,8 +26,8 @@ export type MachineOptions<Settings extends MachineSettings> = {
 export type Machine = {
   /** settles when the machine has done it */
   ask: (message: Message) => Promise<void>
-  /** makes a port of the machine's loopback one of the address at which the cloud is found */
-  publish: (port: number, loopbackPort: number) => Promise<void>
+  /** makes what is there a port of an address that the machine reaches: the one at which the cloud is found, unless told */
+  publish: (port: number, to: Target, address?: string) => Promise<void>
   /** @returns a socket that leads to a port of the machine */
   expose: (port: number) => Promise<string>
   /** resolves when it is up; rejects when it ends before */
@@ -73,10 +73,10 @@ export function startMachine<Settings extends MachineSettings>(options: MachineO
   const forwards: Forward[] = []
   let sockets = 0
   const socket = () => join(settings.runtime, `s${++sockets}`)
-  const publish = async (port: number, loopbackPort: number) => {
+  const publish = async (port: number, to: Target, address?: string) => {
     const path = socket()
-    forwards.push(await startForward({ listen: { path }, connect: { host: '127.0.0.1', port: loopbackPort } }))
-    await channel.ask({ publish: port, socket: path })
+    forwards.push(await startForward({ listen: { path }, connect: to }))
+    await channel.ask({ publish: port, socket: path, ...(address ? { address } : {}) })
   }
   const expose = async (port: number) => {
     const path = socket()

@@ -12,6 +12,9 @@ export type ForwardOptions = {
 /** A Unix socket, which knows no reset, or a TCP port. */
 export type Target = { path: string } | { host: string; port: number }
 
+/** @returns a port of this machine's loopback */
+export const loopback = (port: number): Target => ({ host: '127.0.0.1', port })
+
 /** Where it listens on TCP; port 0 for a Unix socket. */
 export type Forward = { host: string; port: number; close: () => Promise<void> }
 

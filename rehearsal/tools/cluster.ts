@@ -2,6 +2,7 @@
 import { Failure } from '../../lib/failure.ts'
 import { platformArchive } from '../cluster/platform-images.ts'
 import { runbooksArchive } from '../cluster/runbooks-image.ts'
+import { type DropletImages, dropletImages } from '../droplet/images.ts'
 import { type DropletRoot, makeDropletRoot } from '../droplet/root.ts'
 import { CLUSTER_TOOLS, installTools } from '../tools.ts'
 import { type Machine, thisMachine } from './machine.ts'
@@ -10,7 +11,10 @@ import { type Machine, thisMachine } from './machine.ts'
  * As the cloud is told: a folder of programs, OCI archives of what runs on clusters from the start, the runbooks' among
  * them, and what droplets are made of.
  */
-export type ClusterTools = { programs: string; images: string[]; runbooksImage: string; droplet: DropletRoot }
+export type ClusterTools = { programs: string; images: string[]; runbooksImage: string; droplet: DropletTools }
+
+/** Its programs are those of the cloud's that serve it. */
+export type DropletTools = DropletRoot & { programs: string; images: DropletImages }
 
 /** @returns why no real cluster can be on this machine; undefined where one can */
 export function clusterObstacle(machine: Machine): string | undefined {
@@ -39,9 +43,11 @@ export async function installClusterTools(
   machine: Machine = thisMachine(),
 ): Promise<ClusterTools> {
   checkClusterPossible(machine)
-  const { clusterPrograms: programs } = await installTools(report, CLUSTER_TOOLS, machine)
+  const wanted = [...CLUSTER_TOOLS, 'ansible'] as const
+  const { clusterPrograms: programs, dropletPrograms } = await installTools(report, wanted, machine)
   const platform = await platformArchive(machine, programs, report)
   const runbooks = await runbooksArchive(machine, programs, report)
-  const droplet = await makeDropletRoot(machine, report)
+  const root = await makeDropletRoot(machine, dropletPrograms, report)
+  const droplet = { ...root, programs: dropletPrograms, images: await dropletImages(machine, dropletPrograms, report) }
   return { programs, images: [platform, runbooks.archive], runbooksImage: runbooks.reference, droplet }
 }

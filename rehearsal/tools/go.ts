@@ -1,8 +1,8 @@
 // Go, and what is built with it, once, into the cache.
-import { existsSync, mkdirSync, readFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readFileSync, renameSync, rmSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import * as z from 'zod'
-import { atLeast, type Machine, onPath, versionOf } from './machine.ts'
+import { atLeast, isProgram, type Machine, onPath, versionOf } from './machine.ts'
 import { type Wheel, wheelFolder } from './pypi.ts'
 import { run } from './run.ts'
 
@@ -94,5 +94,47 @@ export async function buildGo(build: GoBuild): Promise<void> {
       onLine,
       next: `(cd '${module}' && '${go}' build -o /dev/null ${program.package})`,
     })
+  }
+}
+
+/**
+ * Builds into a folder what is missing there. Two at once do no harm: they share what is compiled, and each program is put
+ * in place whole. One that was interrupted goes on where it was.
+ *
+ * @param programs main packages by the name of the program, in the order in which they are built
+ */
+export async function buildMissing(
+  folder: string,
+  programs: Readonly<Record<string, string>>,
+  settings: Omit<GoBuild, 'programs'>,
+): Promise<void> {
+  for (const [name, main] of Object.entries(programs)) {
+    if (isProgram(join(folder, name))) continue
+    const output = join(folder, `${name}.${process.pid}`)
+    try {
+      await buildGo({ ...settings, programs: [{ package: main, output }] })
+      renameSync(output, join(folder, name))
+    } finally {
+      rmSync(output, { force: true })
+    }
+  }
+}
+
+/**
+ * @param what is built
+ * @param all how many packages are compiled in all, as measured: what cannot be known before all of them are listed
+ * @returns what is told of each compiled package, and tells how far that is every ten seconds
+ */
+export function follow(what: string, all: number, report: (line: string) => void): (name: string) => void {
+  const started = Date.now()
+  let told = started
+  let built = 0
+  return (name) => {
+    built += 1
+    if (Date.now() - told < 10_000) return
+    told = Date.now()
+    const seconds = (told - started) / 1000
+    const left = Math.max(1, Math.ceil(((all - built) * seconds) / built / 60))
+    report(`${what}: ${Math.round(seconds)} s, ${built} packages, some ${left} min left, now ${name}`)
   }
 }

@@ -2,6 +2,7 @@
 import { existsSync, readdirSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { findPrograms } from '../cluster/programs.ts'
+import { findDropletPrograms } from '../droplet/programs.ts'
 import { findAnsible } from './ansible.ts'
 import { atLeast, isProgram, type Machine, onPath, versionOf } from './machine.ts'
 import { type Wheel, wheelFolder } from './pypi.ts'
@@ -122,6 +123,7 @@ export const TOOLS: Record<Name, Tool> = {
   mmdebstrap: onDebian('mmdebstrap', 'mmdebstrap', 'the Debian in its images'),
   nspawn: onDebian('systemd-nspawn', 'systemd-container', 'Gitea’s droplet'),
   clusterPrograms: { find: findPrograms, elsewhere: 'Go' },
+  dropletPrograms: { find: findDropletPrograms, elsewhere: 'Go' },
 }
 
 /** What terraform/variables.tf allows. */
@@ -144,7 +146,7 @@ export const REHEARSAL_TOOLS = [
 /** What real clusters need besides. */
 export const CLUSTER_TOOLS = [
   ...(['containerd', 'runc', 'ptp', 'iptables', 'ipset', 'conntrack', 'ip', 'unshare', 'setpriv'] as const),
-  ...(['mmdebstrap', 'nspawn', 'clusterPrograms'] as const),
+  ...(['mmdebstrap', 'nspawn', 'clusterPrograms', 'dropletPrograms'] as const),
 ] as const
 
 /** Debian keeps each version in a folder of its own, and not on PATH. */

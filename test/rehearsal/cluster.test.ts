@@ -8,7 +8,7 @@ import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { debianLayer, filesLayer, writeArchive } from '../../rehearsal/cluster/images.ts'
+import { CLUSTER_DEBIAN, debianLayer, filesLayer, writeArchive } from '../../rehearsal/cluster/images.ts'
 import { PAUSE_IMAGE } from '../../rehearsal/cluster/node.ts'
 import { KUBERNETES_VERSION } from '../../rehearsal/cluster/programs.ts'
 import { isRunning, type ProcessIdentity, processStarted } from '../../rehearsal/servers/processes.ts'
@@ -258,7 +258,7 @@ test('an image that is handed to the cloud is there for pods', async (context) =
   const machine = { ...thisMachine(), cache: join(directory, 'cache') }
   const program = join(directory, 'program')
   writeFileSync(program, '#!/bin/sh\necho made by hand\nexec sleep infinity\n')
-  const base = await debianLayer(thisMachine(), console.log)
+  const base = await debianLayer(thisMachine(), CLUSTER_DEBIAN, console.log)
   const own = await filesLayer(machine, 'test', [{ path: '/usr/local/bin/program', source: program }])
   const archive = join(directory, 'image.tar')
   const reference = `registry.${DOMAIN}/test:1`

@@ -1,6 +1,6 @@
 // The real machine behind a droplet of the API, where the rehearsal has what one is made of.
 import type { Power } from '../../droplet/messages.ts'
-import { join, leave } from '../private-network.ts'
+import { join, leave, offerAt } from '../private-network.ts'
 import type { Account } from './account.ts'
 import { PORTS, publicAddress } from './public-addresses.ts'
 import type { Droplet } from './state.ts'
@@ -30,6 +30,8 @@ export async function startMachine(
     machine.booted = booted
     await join(network, booted)
     for (const port of PORTS) machine.sockets.set(port, await booted.expose(port))
+    const ssh = { address: droplet.private_address, port: 22, to: { path: machine.sockets.get(22) ?? '' }, by: booted }
+    await offerAt(network, ssh)
     void booted.ended.then((error) => {
       if (state.droplets.has(droplet.id)) fail(droplet, error)
     })
