@@ -86,7 +86,8 @@ export async function runPlaybook(
     rmSync(variables, { force: true })
     await endConnections(run)
   }
-  if (failures[0]) throw failureOf(failures[0], playbook)
+  const last = failures.at(-1) // those before it were rescued, which tells more of them
+  if (last) throw failureOf(last, playbook)
   return changes
 }
 

@@ -21,7 +21,7 @@ export async function bundleRunbook(runbook, outfile) {
     format: 'cjs',
     supported: { 'dynamic-import': false }, // V8's cache does not go with it
     mainFields: ['module', 'main'],
-    external: ['pg-native'],
+    external: ['pg-native', 'cpu-features', '*.node'], // none of them has to be there
     define: { 'import.meta.url': 'importMetaUrl' },
     banner: { js: `const importMetaUrl = require('node:url').pathToFileURL(__filename).href;` },
     logLevel: 'error',

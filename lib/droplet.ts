@@ -2,6 +2,7 @@
 import { createHash } from 'node:crypto'
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
+import pg from 'pg'
 import { runPlaybook } from './ansible.ts'
 import { type AnyStep, type Drift, type Step, step } from './converge.ts'
 import { Failure } from './failure.ts'
@@ -10,10 +11,11 @@ import { knownAs, knownHostsFile, knownKeys, type SshTarget } from './host-keys.
 import { inventoryFile } from './inventory.ts'
 import type { Kubernetes, KubernetesObject } from './kubernetes.ts'
 import type { Outputs } from './outputs.ts'
+import { withPostgres } from './postgres.ts'
 import { once, type Run } from './run.ts'
 import { Secret } from './secret.ts'
 import { ROOT, type Site } from './site.ts'
-import { openSsh, type Ssh } from './ssh.ts'
+import type { Ssh } from './ssh.ts'
 import { upstreamOf } from './upstream.ts'
 
 /** Names a private key's file, where no agent holds the key (SSH_AUTH_SOCK). */
@@ -33,6 +35,7 @@ const LEARN = './runbooks/bootstrap.mts, which learns them over the private netw
 export function openDroplet(run: Run, outputs: () => Promise<Outputs>): Droplet {
   const ssh = once(async () => {
     const options = { knownHosts: knownHostsFile(run.site), identity: run.environment[SSH_KEY], learn: LEARN }
+    const { openSsh } = await import('./ssh.ts') // takes a while to load, and few runbooks need it
     const opened = await openSsh(run, targetOf(await outputs()), options)
     run.atEnd(opened.close)
     return opened
@@ -111,6 +114,36 @@ async function scanFromPod({ kubectl }: Kubernetes, address: string): Promise<st
   } finally {
     await remove()
   }
+}
+
+/**
+ * Since Postgres 15 only a database's owner may make anything in its schema public, and what DigitalOcean's API makes is
+ * its administrator's: https://www.postgresql.org/docs/15/release-15.html
+ */
+export function databaseStep({ outputs, ssh }: Droplet, { needs }: { needs: readonly AnyStep[] }): Step {
+  const asAdministrator = async <T>(work: (client: pg.Client, user: string) => Promise<T>): Promise<T> => {
+    const { giteaPostgres: server } = await outputs()
+    const tunnel = await (await ssh()).tunnel(server.host, server.port)
+    try {
+      return await withPostgres({ ...server, ...server.admin, tunnel: tunnel.port }, (client) => work(client, server.user))
+    } finally {
+      await tunnel.close()
+    }
+  }
+  return step<Drift>({
+    title: 'Gitea may make tables in its database',
+    needs,
+    check: () =>
+      asAdministrator(async (client, user) => {
+        const asked = "SELECT has_schema_privilege($1, 'public', 'CREATE') AS may"
+        const { rows } = await client.query<{ may: boolean }>(asked, [user])
+        return rows[0]?.may ? undefined : { lines: [`GRANT ALL ON SCHEMA public TO ${user}`] }
+      }),
+    apply: () =>
+      asAdministrator(async (client, user) => {
+        await client.query(`GRANT ALL ON SCHEMA public TO ${pg.escapeIdentifier(user)}`)
+      }),
+  })
 }
 
 /** What the role leaves on the droplet when all of it was done: of what it was made, and what it wrote. */

@@ -19,12 +19,14 @@ const postgresSchema = z.object({
   ca: z.string(),
 })
 
+const giteaPostgresSchema = postgresSchema.extend({ admin: postgresSchema.pick({ user: true, password: true }) })
+
 const outputsSchema = z.object({
   cluster: z.object({ value: z.object({ id: z.string() }) }),
   postgres: z.object({ value: postgresSchema }),
   valkey_url: z.object({ value: z.string().transform((text) => new Secret(text)) }),
   gitea: z.object({ value: z.object({ ip: z.string(), private_ip: z.string() }) }),
-  gitea_postgres: z.object({ value: postgresSchema }),
+  gitea_postgres: z.object({ value: giteaPostgresSchema }),
 })
 
 export type Outputs = {
@@ -33,7 +35,7 @@ export type Outputs = {
   valkeyUrl: Secret
   gitea: { ip: string; private_ip: string }
   /** Gitea's own */
-  giteaPostgres: z.infer<typeof postgresSchema>
+  giteaPostgres: z.infer<typeof giteaPostgresSchema>
 }
 
 /** @returns what a file says of Postgres, as `terraform output -json postgres` prints it; throws a Failure where it does not */

@@ -3,7 +3,7 @@ import { giteaAnswersStep } from './answers.ts'
 import { argocdStep, platformStep } from './argocd.ts'
 import { scheduleStep } from './backup-credentials.ts'
 import { publishedStep } from './checkout.ts'
-import { dropletStep, hostKeysStep } from './droplet.ts'
+import { databaseStep, dropletStep, hostKeysStep } from './droplet.ts'
 import { finishedStep, terraformStep } from './infrastructure.ts'
 import { inventoryStep } from './inventory.ts'
 import { kubeconfigStep } from './kubernetes.ts'
@@ -31,7 +31,8 @@ export function platformSteps(platform: Platform) {
   const published = publishedStep(repository, { needs: [infrastructure] })
   const credentials = kubeconfigStep(kubernetes, { needs: [infrastructure] })
   const hostKeys = hostKeysStep(droplet, kubernetes, { needs: [credentials] })
-  const configured = dropletStep(droplet, { needs: [hostKeys, inventory] })
+  const database = databaseStep(droplet, { needs: [hostKeys] })
+  const configured = dropletStep(droplet, { needs: [database, inventory] })
   const gitea = giteaAnswersStep(run, [configured])
   const access = repositoryAccessStep(kubernetes, { needs: [credentials] })
   const schedule = scheduleStep(platform, [access])
@@ -46,6 +47,7 @@ export function platformSteps(platform: Platform) {
     published,
     credentials,
     hostKeys,
+    database,
     configured,
     gitea,
     access,

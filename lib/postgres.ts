@@ -4,7 +4,16 @@ import pg from 'pg'
 import { Failure } from './failure.ts'
 import type { Secret } from './secret.ts'
 
-export type Server = { host: string; port: number; user: string; password: Secret; database: string; ca: string }
+export type Server = {
+  host: string
+  port: number
+  user: string
+  password: Secret
+  database: string
+  ca: string
+  /** of 127.0.0.1: where a tunnel to it begins */
+  tunnel?: number
+}
 
 /** Steps read and write through one connection of the administrator each, since they may run side by side. */
 export type Administrator = () => Promise<Server>
@@ -16,10 +25,10 @@ export type Administrator = () => Promise<Server>
  */
 export async function withPostgres<T>(server: Server, work: (client: pg.Client) => Promise<T>): Promise<T> {
   // As libpq has it: whom to connect to, where that is not what the name of the host says, as in a tunnel.
-  const { PGHOSTADDR: address } = process.env
+  const address = server.tunnel ? '127.0.0.1' : process.env.PGHOSTADDR
   const client = new pg.Client({
     host: address || server.host,
-    port: server.port,
+    port: server.tunnel ?? server.port,
     user: server.user,
     password: server.password.reveal(),
     database: server.database,

@@ -11,7 +11,7 @@ export const bootstrap = runbook({
   procedure: async (run) => {
     const platform = openPlatform(run)
     const { stateBucket, finished, infrastructure, inventory, published, ...onCluster } = platformSteps(platform)
-    const { credentials, hostKeys, configured, gitea, ...forCustomers } = onCluster
+    const { credentials, hostKeys, database, configured, gitea, ...forCustomers } = onCluster
     const { access, schedule, argocd, applications, balancer } = forCustomers
     return {
       preflight: [
@@ -22,7 +22,7 @@ export const bootstrap = runbook({
       ],
       steps: [
         ...[stateBucket, finished, infrastructure, inventory, published],
-        ...[credentials, hostKeys, configured, gitea],
+        ...[credentials, hostKeys, database, configured, gitea],
         ...[access, ...(schedule ? [schedule] : []), argocd, applications, balancer],
       ],
       afterwards: ['next: ./runbooks/add-customer.mts NAME'],

@@ -37,7 +37,7 @@ output "gitea" {
 }
 
 output "gitea_postgres" {
-  description = "Gitea's own database and the user that owns it."
+  description = "Gitea's own database, its user, and the administrator doadmin."
   value = {
     host     = digitalocean_database_cluster.gitea.private_host
     port     = digitalocean_database_cluster.gitea.port
@@ -45,6 +45,10 @@ output "gitea_postgres" {
     password = digitalocean_database_user.gitea.password
     database = digitalocean_database_db.gitea.name
     ca       = data.digitalocean_database_ca.gitea.certificate
+    admin = {
+      user     = digitalocean_database_cluster.gitea.user
+      password = digitalocean_database_cluster.gitea.password
+    }
   }
   sensitive = true
 }

@@ -8,7 +8,7 @@ import { basename, join } from 'node:path'
 import { writeWhole } from '../../lib/files.ts'
 import { debianLayer, filesLayer, type Image, type LayerFile, layOut, MANIFEST } from '../cluster/images.ts'
 import type { Machine } from '../tools/machine.ts'
-import { GITEA_FILES } from './programs.ts'
+import { GITEA_FILES, GITEA_HOME } from './programs.ts'
 
 /** What the programs need of a Debian; Gitea's user has a name, as in its own image. */
 const DEBIAN = {
@@ -76,11 +76,11 @@ async function imagesOf(
   return {
     gitea_image: await image(
       [
-        program('gitea', '/app/gitea/gitea'),
-        ...filesIn(beside).map((name) => ({ path: `/app/gitea/${name}`, source: join(beside, name), mode: 0o644 })),
+        program('gitea', `${GITEA_HOME}/gitea`),
+        // Its own image has all of these within the program.
+        ...filesIn(beside).map((name) => ({ path: `${GITEA_HOME}/${name}`, source: join(beside, name), mode: 0o644 })),
       ],
-      // Its own image has all of these within the program.
-      { Entrypoint: ['/app/gitea/gitea'], Env: [PATH, 'GITEA__server__STATIC_ROOT_PATH=/app/gitea'] },
+      { Entrypoint: [`${GITEA_HOME}/gitea`] },
     ),
     gitea_runner_image: await image([program('act-runner', '/usr/local/bin/act_runner')], {
       Entrypoint: ['/usr/bin/tini', '--', 'act_runner'],

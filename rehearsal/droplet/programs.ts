@@ -37,9 +37,16 @@ const versionIn = (file: string, module: string) =>
 const GITEA_VERSION = versionIn('go.mod', GITEA)
 const COMPOSE_VERSION = versionIn('compose/go.mod', 'github.com/docker/compose/v2')
 
-/** What each says of itself. */
+/** Where Gitea's image has what it finds beside it. */
+export const GITEA_HOME = '/app/gitea'
+
+/** What each says of itself, and where Gitea's own files are. */
 const ldflags = () =>
-  `-s -w -X main.Version=${GITEA_VERSION} -X github.com/docker/compose/v2/internal.Version=v${COMPOSE_VERSION}`
+  [
+    ...['-s', '-w', `-X main.Version=${GITEA_VERSION}`],
+    `-X code.gitea.io/gitea/modules/setting.StaticRootPath=${GITEA_HOME}`,
+    `-X github.com/docker/compose/v2/internal.Version=v${COMPOSE_VERSION}`,
+  ].join(' ')
 
 function cached(machine: Machine): string {
   const sources = FILES.map((name) => readFileSync(join(DROPLET, name), 'utf8'))

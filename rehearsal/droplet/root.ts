@@ -1,7 +1,7 @@
 // The root file system of the rehearsal's droplets, and the packages that may be installed on them: both made once, with
 // apt's own tools, into the cache. A droplet of the rehearsal has no way out, so its only package source is that pool.
 import { createHash } from 'node:crypto'
-import { existsSync, mkdirSync, mkdtempSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, mkdtempSync, renameSync, rmSync, symlinkSync, utimesSync, writeFileSync } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
 import type { Machine } from '../tools/machine.ts'
 import { run } from '../tools/run.ts'
@@ -49,7 +49,10 @@ const FILES = {
 }
 const LINKS = { '/etc/systemd/system/sysinit.target.wants/control-groups.service': '../control-groups.service' }
 
-const identity = JSON.stringify([RELEASE, ROOT_PACKAGES, POOL_PACKAGES, FILES, LINKS, MASKED])
+/** When an image was made is some weeks ago, and so are its lists of packages. */
+const BUILT = new Date('2026-01-01')
+
+const identity = JSON.stringify([BUILT, RELEASE, ROOT_PACKAGES, POOL_PACKAGES, FILES, LINKS, MASKED])
 const folderOf = ({ cache }: Machine, programs: string) => {
   const hash = createHash('sha256').update(identity + basename(programs))
   return join(cache, `droplet-${hash.digest('hex').slice(0, 16)}`)
@@ -117,5 +120,6 @@ async function makeBoth(
     write(file)
   }
   for (const [path, text] of Object.entries(FILES)) make(path, (file) => writeFileSync(file, text))
+  utimesSync(join(root, 'var/lib/apt/lists'), BUILT, BUILT)
   for (const [path, target] of Object.entries(LINKS)) make(path, (file) => symlinkSync(target, file))
 }
