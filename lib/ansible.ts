@@ -67,7 +67,7 @@ export async function runPlaybook(
       cwd: ANSIBLE,
       env: environmentOf(run, playbook),
       timeout,
-      codes: [0, 2, 4],
+      codes: [0, 1, 2, 4],
       onLine: (line) => {
         const event = line.startsWith('{') ? eventSchema.parse(JSON.parse(line)) : undefined
         if (event?.event === 'task') work.waitingFor(event.name)

@@ -5,16 +5,19 @@ import { scheduleStep } from './backup-credentials.ts'
 import { publishedStep } from './checkout.ts'
 import { databaseStep, dropletStep, hostKeysStep } from './droplet.ts'
 import { finishedStep, terraformStep } from './infrastructure.ts'
+import { operatorKeysStep, organisationStep, runnerStep } from './gitea.ts'
 import { inventoryStep } from './inventory.ts'
 import { kubeconfigStep } from './kubernetes.ts'
 import { appsDirectoryAtFirst, balancerStep, type Platform, pricePlan } from './platform.ts'
+import { registryStep } from './registry.ts'
 import { repositoryAccessStep } from './repository-access.ts'
 import { bucketStep } from './spaces.ts'
 import { onlyAddOrUpdate } from './terraform-plan.ts'
 
 /** @returns the steps by name, in the order in which a runbook lists them */
 export function platformSteps(platform: Platform) {
-  const { run, terraform, outputs, repository, kubernetes, droplet } = platform
+  const { run, terraform, outputs, repository, kubernetes, gitea } = platform
+  const { droplet } = gitea
   const stateBucket = bucketStep(run.spaces, run.site.buckets.state)
   const finished = finishedStep(terraform, { needs: [stateBucket] })
   const infrastructure = terraformStep({
@@ -33,7 +36,11 @@ export function platformSteps(platform: Platform) {
   const hostKeys = hostKeysStep(droplet, kubernetes, { needs: [credentials] })
   const database = databaseStep(droplet, { needs: [hostKeys] })
   const configured = dropletStep(droplet, { needs: [database, inventory] })
-  const gitea = giteaAnswersStep(run, [configured])
+  const giteaAnswers = giteaAnswersStep(run, [configured])
+  const organisation = organisationStep(gitea, [giteaAnswers])
+  const operatorKeys = operatorKeysStep(gitea, [giteaAnswers])
+  const runner = runnerStep(gitea, [giteaAnswers])
+  const registry = registryStep(gitea, [organisation])
   const access = repositoryAccessStep(kubernetes, { needs: [credentials] })
   const schedule = scheduleStep(platform, [access])
   const argocd = argocdStep(kubernetes, { needs: [access] })
@@ -49,7 +56,11 @@ export function platformSteps(platform: Platform) {
     hostKeys,
     database,
     configured,
-    gitea,
+    giteaAnswers,
+    organisation,
+    operatorKeys,
+    runner,
+    registry,
     access,
     ...(run.site.runbooks_image ? { schedule } : {}),
     argocd,

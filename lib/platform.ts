@@ -5,8 +5,9 @@ import { billLines, monthlyCost, type Resource, total } from './cost.ts'
 import { POSTGRES_FILE } from './credentials.ts'
 import type { SecretsHome } from './customer-secrets.ts'
 import { type Customer, readCustomers } from './customers.ts'
-import { type Droplet, openDroplet } from './droplet.ts'
+import { openDroplet } from './droplet.ts'
 import { Failure } from './failure.ts'
+import { type Gitea, openGitea } from './gitea.ts'
 import { balancerName, customersInState, terraformStep } from './infrastructure.ts'
 import { othersIn, secretOnCluster, secretsIn } from './instance-secret.ts'
 import { type Kubernetes, openKubernetes } from './kubernetes.ts'
@@ -31,8 +32,7 @@ export type Platform = {
   appsDirectory: () => Promise<string>
   customers: () => Promise<Customer[]>
   kubernetes: Kubernetes
-  /** Gitea's */
-  droplet: Droplet
+  gitea: Gitea
   /** where a customer's secrets may be */
   secrets: (customer: string) => SecretsHome
 }
@@ -49,7 +49,7 @@ export function openPlatform(run: Run): Platform {
     terraform,
     outputs,
     kubernetes,
-    droplet: openDroplet(run, outputs),
+    gitea: openGitea(openDroplet(run, outputs)),
     secrets: (customer) => {
       const ask = () => secretOnCluster(kubernetes, customer)
       const [early, underLock] = [once(ask), once(ask)] // whoever had the lock before may have put them there

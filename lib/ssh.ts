@@ -199,20 +199,15 @@ async function runCommand(
   const title = redact(argv.join(' '))
   // The host itself ends it in time, and says under which id it runs: sshd passes no signals on to what root runs.
   const limited = ['timeout', `--kill-after=${FAREWELL}`, String(timeout), ...argv]
-  const channel = await openChannel(client, `echo $$ >&2; exec ${limited.map(posixQuote).join(' ')}`)
+  const { channel, closed } = await openChannel(client, `echo $$ >&2; exec ${limited.map(posixQuote).join(' ')}`)
   const printed: Buffer[] = []
   const said: Buffer[] = []
-  let code: number | null = null
-  const closed = new Promise<void>((resolve) => channel.once('close', () => resolve()))
   const errors = () => Buffer.concat(said).toString()
   const interrupt = () => {
     const pid = /^(\d+)\n/.exec(errors())?.[1]
     if (pid) void client.execCommand(`kill -INT ${pid}`).catch(() => {}) // the connection is gone as well
   }
   channel.on('error', () => {}) // told by how it ended
-  channel.once('exit', (status: number | null) => {
-    code = status
-  })
   channel.stderr.on('data', (chunk: Buffer) => {
     said.push(chunk)
     if (signal.aborted) interrupt()
@@ -222,6 +217,7 @@ async function runCommand(
   else channel.on('data', (chunk: Buffer) => printed.push(chunk))
   signal.addEventListener('abort', interrupt)
   let broken: unknown
+  let code: number | null
   try {
     if (input instanceof Readable)
       await pipeline(input, channel).catch((error: unknown) => {
@@ -229,7 +225,7 @@ async function runCommand(
         interrupt()
       })
     else channel.end(input)
-    await closed
+    code = await closed
   } finally {
     signal.removeEventListener('abort', interrupt)
   }
@@ -255,10 +251,24 @@ async function runCommand(
   throw failure
 }
 
+type Channel = {
+  channel: ClientChannel
+  /** the exit code, when it has ended and all that it said was read; null where it was cut off, or ended by a signal */
+  closed: Promise<number | null>
+}
+
 const openChannel = ({ connection }: NodeSSH, command: string) =>
-  new Promise<ClientChannel>((resolve, reject) => {
+  new Promise<Channel>((resolve, reject) => {
     if (!connection) return reject(new Failure({ found: 'the connection is closed', expected: 'an open one' }))
-    connection.exec(command, (error, channel) => (error ? reject(error) : resolve(channel)))
+    connection.exec(command, (error, channel) => {
+      if (error) return reject(error)
+      // At once: the host may have told of its end in the very packet that told of its beginning.
+      let code: number | null = null
+      channel.once('exit', (status: number | null) => {
+        code = status
+      })
+      resolve({ channel, closed: new Promise((end) => channel.once('close', () => end(code))) })
+    })
   })
 
 /** Beside its place first: a connection that is cut leaves what was there before. */
