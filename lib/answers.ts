@@ -36,7 +36,8 @@ export const answersStep = (
 export const giteaAnswersStep = (run: Run, needs: readonly AnyStep[]): Step =>
   addressStep(run, `git.${run.site.domain}`, {
     ...{ needs, path: '/api/healthz' },
-    problem: (answer) => (healthSchema.safeParse(answer).success ? undefined : 'it answers 200, and not that it is well'),
+    problem: (answer) =>
+      healthSchema.safeParse(answer).success ? undefined : 'it answers 200, and not that it is well',
   })
 
 /** @param options.problem of what is answered; undefined where it is as it should be */

@@ -125,7 +125,9 @@ export function databaseStep({ outputs, ssh }: Droplet, { needs }: { needs: read
     const { giteaPostgres: server } = await outputs()
     const tunnel = await (await ssh()).tunnel(server.host, server.port)
     try {
-      return await withPostgres({ ...server, ...server.admin, tunnel: tunnel.port }, (client) => work(client, server.user))
+      return await withPostgres({ ...server, ...server.admin, tunnel: tunnel.port }, (client) =>
+        work(client, server.user),
+      )
     } finally {
       await tunnel.close()
     }

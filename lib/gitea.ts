@@ -119,7 +119,8 @@ export function runnerStep({ api }: Gitea, needs: readonly AnyStep[]): Step {
     within: 60,
     check: async () => {
       const { runners } = runnersSchema.parse(await api('GET', '/admin/actions/runners'))
-      if (runners.some(({ status }) => status === 'online' || status === 'idle' || status === 'active')) return undefined
+      if (runners.some(({ status }) => status === 'online' || status === 'idle' || status === 'active'))
+        return undefined
       const told = runners.map(({ name, status }) => `${name} is ${status}`)
       return { lines: told.length > 0 ? told : ['none has registered'] }
     },

@@ -14,7 +14,12 @@ const digestOf = (text: string) => `sha256:${createHash('sha256').update(text).d
 const describe = (mediaType: string, text: string) => ({ mediaType, digest: digestOf(text), size: text.length })
 
 /** An image without anything in it, and so the same every time. */
-const EMPTY = JSON.stringify({ architecture: 'amd64', os: 'linux', config: {}, rootfs: { type: 'layers', diff_ids: [] } })
+const EMPTY = JSON.stringify({
+  architecture: 'amd64',
+  os: 'linux',
+  config: {},
+  rootfs: { type: 'layers', diff_ids: [] },
+})
 const IMAGE = JSON.stringify({ schemaVersion: 2, mediaType: MANIFEST, config: describe(CONFIG, EMPTY), layers: [] })
 
 /** The image stays there: each run pulls it, which is the proof. */

@@ -1,14 +1,15 @@
-// Checks the whole checkout without running it: types, lint and format, Terraform's format, shell. `npm run check`.
+// Checks the whole checkout without running it: types, lint and format, Terraform's format, shell,
+// Ansible. `npm run check`.
 import { execFile, execFileSync } from 'node:child_process'
-import { closeSync, openSync, readSync, statSync } from 'node:fs'
-import { join } from 'node:path'
+import { closeSync, existsSync, openSync, readSync, statSync } from 'node:fs'
+import { delimiter, dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { oneLine, tell } from '../lib/failure.ts'
 import { installTools } from './tools.ts'
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url))
 
-type Check = { name: string; argv: string[]; next: string }
+type Check = { name: string; argv: string[]; next: string; env?: NodeJS.ProcessEnv }
 
 const installed = (program: string) => join(ROOT, 'node_modules', '.bin', program)
 
@@ -33,22 +34,28 @@ function isShell(file: string): boolean {
 }
 
 /** @returns whether it passed */
-function runCheck({ name, argv, next }: Check): Promise<boolean> {
+function runCheck({ name, argv, next, env = {} }: Check): Promise<boolean> {
   const [program = '', ...args] = argv
   const started = Date.now()
   return new Promise((resolve) => {
-    execFile(program, args, { cwd: ROOT, maxBuffer: 64 * 1024 * 1024 }, (error, stdout, stderr) => {
-      const seconds = ((Date.now() - started) / 1000).toFixed(1)
-      console.log(`${error ? 'FAILED' : 'ok    '} ${name.padEnd(28)} ${seconds} s`)
-      if (error)
-        console.log((stdout + stderr || error.message).trimEnd().replace(/^(?=.)/gm, '    ') + `\n    next: ${next}`)
-      resolve(!error)
-    })
+    execFile(
+      program,
+      args,
+      { cwd: ROOT, env: { ...process.env, ...env }, maxBuffer: 64 * 1024 * 1024 },
+      (error, stdout, stderr) => {
+        const seconds = ((Date.now() - started) / 1000).toFixed(1)
+        console.log(`${error ? 'FAILED' : 'ok    '} ${name.padEnd(28)} ${seconds} s`)
+        if (error)
+          console.log((stdout + stderr || error.message).trimEnd().replace(/^(?=.)/gm, '    ') + `\n    next: ${next}`)
+        resolve(!error)
+      },
+    )
   })
 }
 
 async function main(): Promise<void> {
-  const { terraform, git, shellcheck } = await installTools(console.log, ['terraform', 'git', 'shellcheck'])
+  const tools = await installTools(console.log, ['terraform', 'git', 'shellcheck', 'ansibleLint'])
+  const { terraform, git, shellcheck, ansibleLint } = tools
   const checks: Check[] = [
     { name: 'types', argv: [installed('tsc'), '--noEmit'], next: 'npx tsc --noEmit' },
     {
@@ -62,6 +69,16 @@ async function main(): Promise<void> {
       next: 'terraform fmt -recursive terraform',
     },
   ]
+  if (existsSync(join(ROOT, 'ansible')))
+    checks.push({
+      name: 'ansible/, as for production',
+      argv: [ansibleLint, '--offline', '--nocolor', '-q', '--profile=production', 'ansible/gitea.yml'],
+      next: 'see above',
+      env: {
+        PATH: [dirname(ansibleLint), process.env.PATH].join(delimiter),
+        ANSIBLE_CONFIG: join(ROOT, 'ansible/ansible.cfg'),
+      },
+    })
   const files = shellFiles(git)
   if (files.length > 0)
     checks.push({ name: `shell, ${files.length} files`, argv: [shellcheck, ...files], next: 'see above' })

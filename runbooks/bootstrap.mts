@@ -10,7 +10,8 @@ export const bootstrap = runbook({
   summary: 'Raises a LunarFront from nothing, or brings one to what this checkout and the site file say.',
   procedure: async (run) => {
     const platform = openPlatform(run)
-    const { stateBucket, finished, infrastructure, inventory, published, credentials, ...more } = platformSteps(platform)
+    const { stateBucket, finished, infrastructure, inventory, published, credentials, ...more } =
+      platformSteps(platform)
     const { hostKeys, database, configured, giteaAnswers, organisation, operatorKeys, runner, registry } = more
     const { access, schedule, argocd, applications, balancer } = more
     return {

@@ -216,7 +216,9 @@ async function startParts({
     const host = `acme.${domain}`
     const mirror = keep(await serveImages(images.folder))
     const binary = join(programs, 'pebble')
-    const pebble = keep(await startPebble({ directory, binary, authority, host, nameServer: `${dns.host}:${dns.port}` }))
+    const pebble = keep(
+      await startPebble({ directory, binary, authority, host, nameServer: `${dns.host}:${dns.port}` }),
+    )
     await offer(network, `images.${domain}`, IMAGES_PORT, mirror.port)
     await offer(network, host, ACME_PORT, pebble.port)
     return {

@@ -4,7 +4,15 @@ import { createHash } from 'node:crypto'
 import { existsSync, renameSync, rmSync } from 'node:fs'
 import { basename, join } from 'node:path'
 import type { Machine } from '../tools/machine.ts'
-import { CLUSTER_DEBIAN, debianLayer, filesLayer, type Image, type Layer, type LayerFile, writeArchive } from './images.ts'
+import {
+  CLUSTER_DEBIAN,
+  debianLayer,
+  filesLayer,
+  type Image,
+  type Layer,
+  type LayerFile,
+  writeArchive,
+} from './images.ts'
 import { PAUSE_IMAGE } from './node.ts'
 import { ARGOCD_VERSION, argocdFile, TRAEFIK_VERSION } from './programs.ts'
 

@@ -1,6 +1,16 @@
 // The programs of the rehearsal's droplet, built with Go from pinned modules into the cache: some six minutes once.
 import { createHash } from 'node:crypto'
-import { chmodSync, cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import {
+  chmodSync,
+  cpSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { buildMissing, follow, goEnvironment, moduleFolder, oldestGo } from '../tools/go.ts'
@@ -32,7 +42,9 @@ const GITEA_FOLDERS = ['options', 'templates', 'public']
 const FILES = ['go.mod', 'go.sum', 'runner/main.go', 'compose/go.mod', 'compose/go.sum']
 
 const versionIn = (file: string, module: string) =>
-  new RegExp(`^\\s*${module.replaceAll('.', '\\.')} v(\\S+)`, 'm').exec(readFileSync(join(DROPLET, file), 'utf8'))?.[1] ?? ''
+  new RegExp(`^\\s*${module.replaceAll('.', '\\.')} v(\\S+)`, 'm').exec(
+    readFileSync(join(DROPLET, file), 'utf8'),
+  )?.[1] ?? ''
 
 const GITEA_VERSION = versionIn('go.mod', GITEA)
 const COMPOSE_VERSION = versionIn('compose/go.mod', 'github.com/docker/compose/v2')

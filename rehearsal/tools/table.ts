@@ -3,7 +3,7 @@ import { existsSync, readdirSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { findPrograms } from '../cluster/programs.ts'
 import { findDropletPrograms } from '../droplet/programs.ts'
-import { findAnsible } from './ansible.ts'
+import { ANSIBLE, ANSIBLE_LINT, findPythonTool } from './ansible.ts'
 import { atLeast, isProgram, type Machine, onPath, versionOf } from './machine.ts'
 import { type Wheel, wheelFolder } from './pypi.ts'
 import { findTerraform } from './terraform.ts'
@@ -23,7 +23,7 @@ export type Tools = {
 }
 
 /** What the check and the tests need besides. */
-export type CheckTools = { shellcheck: string; aws: string; sshd: string; ansible: string }
+export type CheckTools = Record<'shellcheck' | 'aws' | 'sshd' | 'ansible' | 'ansibleLint', string>
 
 /** What real clusters and droplets need besides: Debian's programs, and the folder of what is built with Go. */
 export type ClusterTools = Record<(typeof CLUSTER_TOOLS)[number], string>
@@ -100,7 +100,8 @@ export const TOOLS: Record<Name, Tool> = {
     debian: { name: 'openssh-server', why: 'what the tests of lib/ssh.ts connect to' },
     elsewhere: 'openssh',
   },
-  ansible: { find: findAnsible, elsewhere: 'ansible-core' },
+  ansible: { find: (machine) => findPythonTool(ANSIBLE, machine), elsewhere: 'ansible-core' },
+  ansibleLint: { find: (machine) => findPythonTool(ANSIBLE_LINT, machine), elsewhere: 'ansible-lint' },
   shellcheck: {
     find: (machine) =>
       onPath('shellcheck', machine) ??

@@ -1,6 +1,5 @@
 #!/bin/sh
-# {{ ansible_managed }}
-# Tells, a line each, what is not as the playbook has left it.
+# Tells, a line each, what is not as the playbook has left it. lib/droplet.ts asks.
 exec 2>&1
 found=0
 differs() { echo "$1"; found=1; }
@@ -10,13 +9,11 @@ for unit in ssh docker unattended-upgrades; do
 	systemctl is-active --quiet $unit || differs "$unit does not run"
 done
 nft list table inet lunarfront >/dev/null || differs 'the firewall has no rules'
-{% if gitea_swap > 0 %}
-swapon --show=NAME --noheadings | grep --quiet --line-regexp /swapfile || differs 'the swap is not in use'
-{% endif %}
+if grep --quiet '^/swapfile ' /etc/fstab; then
+	swapon --show=NAME --noheadings | grep --quiet --line-regexp /swapfile || differs 'the swap is not in use'
+fi
 for container in gitea gitea-runner gitea-proxy; do
-{% raw %}
 	state=$(docker inspect --format '{{.State.Status}}{{if .State.Health}} {{.State.Health.Status}}{{end}}' $container)
-{% endraw %}
 	case $state in running | 'running healthy') ;; *) differs "$container is $state" ;; esac
 done
 exit $found
