@@ -8,7 +8,8 @@ sha256sum --check --quiet /var/lib/lunarfront/files || found=1
 for unit in ssh docker unattended-upgrades; do
 	systemctl is-active --quiet $unit || differs "$unit does not run"
 done
-nft list table inet lunarfront >/dev/null || differs 'the firewall has no rules'
+nft --stateless list table inet lunarfront 2>/dev/null | cmp -s - /var/lib/lunarfront/firewall ||
+	differs 'the firewall has other rules than it was given'
 if grep --quiet '^/swapfile ' /etc/fstab; then
 	swapon --show=NAME --noheadings | grep --quiet --line-regexp /swapfile || differs 'the swap is not in use'
 fi
