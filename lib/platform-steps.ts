@@ -41,7 +41,7 @@ export function platformSteps(platform: Platform) {
   const operatorKeys = operatorKeysStep(gitea, [giteaAnswers])
   const runner = runnerStep(gitea, [giteaAnswers])
   const registry = registryStep(gitea, [organisation])
-  const access = repositoryAccessStep(kubernetes, { needs: [credentials] })
+  const access = repositoryAccessStep(kubernetes, { needs: [hostKeys] }) // of whose file it gives the cluster a copy
   const schedule = scheduleStep(platform, [access])
   const argocd = argocdStep(kubernetes, { needs: [access] })
   const applications = platformStep(kubernetes, repository, { needs: [argocd, published] })
