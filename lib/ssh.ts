@@ -88,6 +88,7 @@ export async function openSsh(
   const client = new NodeSSH()
   await connected((config) => client.connect(config))
   client.connection?.on('error', () => {}) // told by what it was used for
+  client.connection?.setNoDelay(true) // what goes through a tunnel waits for answers
   const open = new Set<() => Promise<unknown>>()
   const close = async () => {
     await Promise.all([...open].map((end) => end()))
@@ -290,7 +291,7 @@ async function upload(
 
 async function openTunnel(client: NodeSSH, host: string, port: number): Promise<Tunnel> {
   const sockets = new Set<Socket>()
-  const server = createServer((socket) => {
+  const server = createServer({ noDelay: true }, (socket) => {
     sockets.add(socket)
     socket.once('close', () => sockets.delete(socket))
     socket.on('error', () => socket.destroy())

@@ -55,7 +55,7 @@ test('all that is wrong is told at once', ({ file }) => {
 })
 
 /** What may be left out. */
-const OPTIONAL = ['acme', 'dns_servers']
+const OPTIONAL = ['acme', 'ansible', 'dns_servers']
 
 const without = (name: string) => Object.fromEntries(Object.entries(valid).filter(([key]) => key !== name))
 const cases: [string, string, RegExp][] = [

@@ -34,6 +34,7 @@ const PARTS = [
     'rehearsal/servers',
     'lib/bundle.mjs',
     'lib/failure.ts',
+    'lib/files.ts',
     'lib/process.ts',
     'lib/secret.ts',
   ],
