@@ -16,6 +16,7 @@ import { scheduleValues } from './backup-schedule.ts'
 import { type AnyStep, type Drift, type Step, step } from './converge.ts'
 import { applyObjects, findObjects, type Kubernetes, type KubernetesObject, missingFrom } from './kubernetes.ts'
 import { changedSince, type Repository } from './repository.ts'
+import { argocdRepository } from './repository-address.ts'
 import { ROOT, type Site } from './site.ts'
 import { readUpstream, upstreamOf } from './upstream.ts'
 
@@ -130,6 +131,7 @@ export function platformStep(
 function platformObjects(site: Site): KubernetesObject[] {
   const metadata = { name: 'platform', namespace: ARGOCD_NAMESPACE }
   const server = 'https://kubernetes.default.svc'
+  const repository = argocdRepository(site)
   return [
     {
       apiVersion: 'argoproj.io/v1alpha1',
@@ -137,7 +139,7 @@ function platformObjects(site: Site): KubernetesObject[] {
       metadata,
       spec: {
         description: 'What runs for all customers',
-        sourceRepos: [site.repository],
+        sourceRepos: [repository],
         destinations: [{ server, namespace: '*' }],
         clusterResourceWhitelist: [{ group: '*', kind: '*' }],
       },
@@ -150,13 +152,13 @@ function platformObjects(site: Site): KubernetesObject[] {
         project: 'platform',
         destination: { server, namespace: ARGOCD_NAMESPACE },
         source: {
-          repoURL: site.repository,
+          repoURL: repository,
           targetRevision: 'main',
           path: 'gitops/platform/chart',
           helm: {
             valuesObject: {
               domain: site.domain,
-              repository: site.repository,
+              repository,
               loadBalancer: site.name,
               ...(site.acme ? { acme: site.acme } : {}),
               ...scheduleValues(site),

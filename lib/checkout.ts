@@ -96,7 +96,7 @@ export function publishedStep(repository: Repository, { needs }: { needs?: reado
     apply: async () => {
       const { commit } = await repository.checkout()
       // Not forced: should somebody have pushed since, this is refused and the next run looks again.
-      await git(run, ROOT, ['push', '--quiet', run.site.repository, `${commit}:refs/heads/${BRANCH}`], {
+      await repository.remote(run, ROOT, ['push', '--quiet', run.site.repository, `${commit}:refs/heads/${BRANCH}`], {
         next: 'run it again: it looks anew at what the repository has',
       })
     },

@@ -62,15 +62,26 @@ export function imageOwner({ image_repository }: Pick<Site, 'image_repository'>)
   return owner
 }
 
-/** Repositories and images are an organisation's: whoever made them may go. */
-export function organisationStep({ droplet, api }: Gitea, needs: readonly AnyStep[]): Step {
-  const owner = imageOwner(droplet.run.site)
+/**
+ * Repositories and images are an organisation's: whoever made them may go.
+ *
+ * @param owners some of them twice, as they come
+ */
+export function organisationStep({ api }: Gitea, owners: readonly string[], needs: readonly AnyStep[]): Step {
+  const wanted = [...new Set(owners)]
+  const missing = async () => {
+    const found = await Promise.all(wanted.map((owner) => api('GET', `/orgs/${owner}`)))
+    return wanted.filter((_owner, index) => found[index] === undefined)
+  }
   return step<Drift>({
-    title: `Gitea has the organisation ${owner}`,
+    title: `Gitea has the organisation ${wanted.join(' and ')}`,
     needs,
-    check: async () => ((await api('GET', `/orgs/${owner}`)) ? undefined : { lines: [`create organisation ${owner}`] }),
+    check: async () => {
+      const lines = (await missing()).map((owner) => `create organisation ${owner}`)
+      return lines.length > 0 ? { lines } : undefined
+    },
     apply: async () => {
-      await api('POST', '/orgs', { username: owner, visibility: 'private' })
+      for (const username of await missing()) await api('POST', '/orgs', { username, visibility: 'private' })
     },
   })
 }
@@ -78,7 +89,7 @@ export function organisationStep({ droplet, api }: Gitea, needs: readonly AnySte
 const keysSchema = z.array(z.object({ id: z.number(), key: z.string(), title: z.string() }))
 
 /** Type and base64, without what people write behind it. */
-const bare = (key: string) => key.trim().split(/\s+/).slice(0, 2).join(' ')
+export const bareKey = (key: string) => key.trim().split(/\s+/).slice(0, 2).join(' ')
 
 /** Who may sign in to the droplet may push, and nobody else does so as the administrator. */
 export function operatorKeysStep({ droplet, api }: Gitea, needs: readonly AnyStep[]): Step {
@@ -86,8 +97,8 @@ export function operatorKeysStep({ droplet, api }: Gitea, needs: readonly AnySte
   const compare = async () => {
     const found = keysSchema.parse(await api('GET', '/user/keys?limit=50'))
     return {
-      missing: wanted.filter(([, key]) => !found.some((one) => bare(one.key) === bare(key))),
-      strange: found.filter(({ key }) => !wanted.some(([, one]) => bare(one) === bare(key))),
+      missing: wanted.filter(([, key]) => !found.some((one) => bareKey(one.key) === bareKey(key))),
+      strange: found.filter(({ key }) => !wanted.some(([, one]) => bareKey(one) === bareKey(key))),
     }
   }
   return step<Drift>({

@@ -7,7 +7,7 @@ import type { Outputs } from './outputs.ts'
 import { giteaDroplet, type Site } from './site.ts'
 
 /** In the site's folder and not in ansible/: two sites of one checkout have two droplets. */
-export const inventoryFile = (site: Site) => join(site.directory, 'inventory.ini')
+export const inventoryFile = ({ directory }: Pick<Site, 'directory'>) => join(directory, 'inventory.ini')
 
 async function renderInventory(site: Site, { gitea }: Pick<Outputs, 'gitea'>): Promise<string> {
   const { renderTemplate } = await import('./templates.ts') // takes a while to load, and Terraform is at work meanwhile

@@ -1,4 +1,5 @@
 // The platform of one run: what several steps ask for, each asked once.
+import { readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { type AnyStep, type Drift, type Step, step } from './converge.ts'
 import { billLines, monthlyCost, type Resource, total } from './cost.ts'
@@ -15,6 +16,7 @@ import { type Outputs, readOutputs, readPostgresFile } from './outputs.ts'
 import type { Server } from './postgres.ts'
 import { dropletPrices, loadBalancerAddress, recordedAddresses } from './provider-api.ts'
 import { openRepository, type Repository } from './repository.ts'
+import { sshCommand } from './repository-address.ts'
 import { once, type Run } from './run.ts'
 import { ROOT } from './site.ts'
 import { bucketExists } from './spaces.ts'
@@ -38,9 +40,9 @@ export type Platform = {
 }
 
 export function openPlatform(run: Run): Platform {
-  const repository = openRepository(run)
   const terraform = once(() => openTerraform(run, async () => bucketExists(await run.spaces(), run.site.buckets.state)))
   const outputs = once(async () => readOutputs(await terraform()))
+  const repository = openRepository(run, () => sshCommand(run, outputs))
   const appsDirectory = async () => join(await repository.clone(), 'gitops', 'apps')
   const kubernetes = openKubernetes(run, outputs)
   const homes = new Map<string, SecretsHome>()
@@ -81,11 +83,13 @@ export function openPlatform(run: Run): Platform {
  */
 export function appsDirectoryAtFirst(run: Run, platform: Platform): () => Promise<string> {
   const lastKnown = once(async () => {
-    run.emit({
-      event: 'warning',
-      text: `the repository ${run.site.repository} does not answer, so the customers’ records stay as they are`,
-    })
-    return customersInState(await platform.terraform())
+    const directory = await customersInState(await platform.terraform())
+    if (readdirSync(directory).length > 0)
+      run.emit({
+        event: 'warning',
+        text: `the repository ${run.site.repository} does not answer, so the customers’ records stay as they are`,
+      })
+    return directory
   })
   return async () => {
     try {

@@ -7,6 +7,7 @@ import { Failure } from './failure.ts'
 import { writeWhole } from './files.ts'
 import { knownHostsFile } from './host-keys.ts'
 import { applyObjects, findObjects, type Kubernetes, type KubernetesObject, missingFrom } from './kubernetes.ts'
+import { argocdRepository } from './repository-address.ts'
 import type { Site } from './site.ts'
 
 /** The public half of the key with which Argo CD reads: whoever hosts the repository has to know it. */
@@ -44,7 +45,9 @@ const keyOf = (secret: KubernetesObject | undefined) =>
 
 /** @returns the private key with which the cluster reads the repository; throws a Failure where it has none yet */
 export async function findDeployKey(kubernetes: Kubernetes): Promise<string> {
-  const [found] = await findObjects(kubernetes, [repositorySecret(kubernetes.run.site.repository)], { shown: false })
+  const [found] = await findObjects(kubernetes, [repositorySecret(argocdRepository(kubernetes.run.site))], {
+    shown: false,
+  })
   const key = keyOf(found)
   if (key) return Buffer.from(key, 'base64').toString()
   throw new Failure({
@@ -78,7 +81,7 @@ export function repositoryAccessStep(kubernetes: Kubernetes, { needs }: { needs?
           expected: 'ssh://…, which Argo CD can read from the cluster',
           next: `set repository in ${site.file}`,
         })
-      const wanted = repositorySecret(site.repository)
+      const wanted = repositorySecret(argocdRepository(site))
       const [space, secret, config] = await findObjects(kubernetes, [namespace, wanted, knownHosts()], { shown: false })
       const lines = [
         ...(space ? [] : [`create namespace ${ARGOCD_NAMESPACE}`]),
@@ -89,7 +92,7 @@ export function repositoryAccessStep(kubernetes: Kubernetes, { needs }: { needs?
       return lines.length > 0 ? { lines } : undefined
     },
     apply: async () => {
-      const [found] = await findObjects(kubernetes, [repositorySecret(site.repository)], { shown: false })
+      const [found] = await findObjects(kubernetes, [repositorySecret(argocdRepository(site))], { shown: false })
       const kept = keyOf(found)
       const key = join(run.scratch, 'deploy-key')
       if (kept) writeFileSync(key, Buffer.from(kept, 'base64'), { mode: 0o600 })
@@ -99,9 +102,13 @@ export function repositoryAccessStep(kubernetes: Kubernetes, { needs }: { needs?
         })
       const { stdout } = await run.exec({ argv: ['ssh-keygen', '-y', '-f', key] })
       const sshPrivateKey = readFileSync(key, 'utf8')
-      await applyObjects(kubernetes, [namespace, repositorySecret(site.repository, { sshPrivateKey }), knownHosts()], {
-        shown: false,
-      })
+      await applyObjects(
+        kubernetes,
+        [namespace, repositorySecret(argocdRepository(site), { sshPrivateKey }), knownHosts()],
+        {
+          shown: false,
+        },
+      )
       writeWhole(deployKeyFile(site), stdout)
     },
   })

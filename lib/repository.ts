@@ -12,6 +12,9 @@ export const BRANCH = 'main'
 /** How often a push is tried again when somebody else was quicker. */
 const ATTEMPTS = 8
 
+/** Nobody can answer a question. */
+export const PLAIN_SSH = 'ssh -o BatchMode=yes'
+
 const committerOf = ({ site }: Run) => ({
   GIT_COMMITTER_NAME: 'LunarFront runbooks',
   GIT_COMMITTER_EMAIL: `runbooks@${site.domain}`,
@@ -33,7 +36,6 @@ export function git(
     cwd: directory,
     env: {
       GIT_TERMINAL_PROMPT: '0',
-      GIT_SSH_COMMAND: 'ssh -o BatchMode=yes',
       LC_ALL: 'C',
       ...committerOf(run),
       ...place,
@@ -46,6 +48,8 @@ export function git(
 
 export type Repository = {
   run: Run
+  /** Git where it speaks to the repository's host */
+  remote: typeof git
   /** the commit that the main branch is at; undefined when there is none yet */
   head: () => Promise<string | undefined>
   /** the folder of a fresh clone of the main branch */
@@ -59,13 +63,16 @@ export type Repository = {
 type Checkout = { commit: string; shallow: boolean; objects: string }
 
 /**
- * The site's repository, cloned into the run's scratch folder. It is fetched once, and once more when the run has taken
+ * @param ssh the command by which Git reaches the host, where it is reached by SSH
+ * @returns the site's repository, cloned into the run's scratch folder. It is fetched once, and once more when the run has taken
  * the lock: until then another run may have pushed.
  */
-export function openRepository(run: Run): Repository {
+export function openRepository(run: Run, ssh: () => Promise<string> = async () => PLAIN_SSH): Repository {
+  const remote: typeof git = async (of, where, args, { env, ...options } = {}) =>
+    git(of, where, args, { env: { GIT_SSH_COMMAND: await ssh(), ...env }, ...options })
   const directory = join(run.scratch, 'clone')
   const isEmpty = async () => {
-    const { stdout } = await git(run, ROOT, ['ls-remote', '--heads', run.site.repository, BRANCH], {
+    const { stdout } = await remote(run, ROOT, ['ls-remote', '--heads', run.site.repository, BRANCH], {
       next: `git ls-remote ${run.site.repository}, which has to work without a question`,
     })
     return stdout === ''
@@ -77,7 +84,7 @@ export function openRepository(run: Run): Repository {
     mkdirSync(join(template, 'info'), { recursive: true })
     writeFileSync(join(template, 'info', 'sparse-checkout'), '/gitops/\n')
     const sparse = [`--template=${template}`, '--config=core.sparseCheckout=true']
-    const { code } = await git(
+    const { code } = await remote(
       run,
       run.scratch,
       ['clone', '--quiet', '--no-tags', ...sparse, '--branch', BRANCH, run.site.repository, directory],
@@ -93,7 +100,7 @@ export function openRepository(run: Run): Repository {
   const commit = async () => (await git(run, directory, ['rev-parse', 'HEAD'])).stdout.trim()
   const early = once(async () => ((await cloned()) ? commit() : undefined))
   const updated = async () => {
-    if (await cloned()) await update(run, directory)
+    if (await cloned()) await update({ run, remote }, directory)
     else cloned.forget()
     return cloned()
   }
@@ -115,6 +122,7 @@ export function openRepository(run: Run): Repository {
   }
   return {
     run,
+    remote,
     clone,
     alone,
     head: async () => {
@@ -145,8 +153,8 @@ export async function changedSince(repository: Repository, commit: string, paths
 }
 
 /** Brings a clone to what the repository's main branch is now. */
-async function update(run: Run, directory: string): Promise<void> {
-  await git(run, directory, ['fetch', '--quiet', 'origin', BRANCH])
+async function update({ run, remote }: Pick<Repository, 'run' | 'remote'>, directory: string): Promise<void> {
+  await remote(run, directory, ['fetch', '--quiet', 'origin', BRANCH])
   await git(run, directory, ['reset', '--quiet', '--hard', `origin/${BRANCH}`])
 }
 
@@ -207,13 +215,13 @@ export async function pushChange(
   const directory = await repository.clone()
   const push = async () => {
     for (let attempt = 1; ; attempt++) {
-      if (attempt > 1) await update(run, directory)
+      if (attempt > 1) await update(repository, directory)
       const message = await change(directory)
       if (message === undefined) return
       await git(run, directory, ['add', '--all', '--', path])
       await git(run, directory, ['commit', '--quiet', '-m', message], { env: await author(run) })
       const target = ['--porcelain', 'origin', `HEAD:refs/heads/${BRANCH}`]
-      const { code, stdout } = await git(run, directory, ['push', ...target], { codes: [0, 1] })
+      const { code, stdout } = await repository.remote(run, directory, ['push', ...target], { codes: [0, 1] })
       if (code === 0) return
       const reason =
         stdout

@@ -1,7 +1,8 @@
 // npm run rehearse: raises a whole LunarFront on this machine with the runbooks themselves, and says how to look at it.
 import { execFile, spawn } from 'node:child_process'
 import { createHash } from 'node:crypto'
-import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
 import { dirname, join, relative, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
@@ -17,10 +18,10 @@ import {
   endRehearsal,
   findCloud,
   findRehearsal,
+  findRepository,
   kubeconfigOf,
   processesOf,
   type Rehearsal,
-  repositoryDirectory,
   serviceFileOf,
   siteDirectoryOf,
   startRehearsal,
@@ -78,10 +79,12 @@ async function up(directory: string, full: boolean): Promise<void> {
   if (isFull) await release(rehearsal)
   await runRunbook(rehearsal, 'add-customer', [CUSTOMER, '--yes', ...extent('add-customer')])
   await writeServices(rehearsal, tools)
+  const repository = findRepository(rehearsal)
+  writeWhole(envFile, shellLines({ ...rehearsal, env: { ...rehearsal.env, ...repository?.env } }))
   say()
   say(`A LunarFront is up, ${seconds(started)} after the start.`)
   say()
-  for (const line of waysToLook(rehearsal, tools, envFile)) say(line)
+  for (const line of waysToLook(rehearsal, tools, envFile, repository?.url ?? '')) say(line)
 }
 
 /** What CI does: without a first release there is nothing that a customer's instance could run. */
@@ -140,14 +143,24 @@ function readClaim(file: string): ProcessIdentity | undefined {
  * The rehearsal's repository starts as this checkout's commits; the runbooks then commit to it. Commits made here since
  * cannot be pushed there, and bootstrap's advice for a real site would bring the rehearsal's commits into this checkout.
  */
-async function checkHistory({ directory }: Rehearsal, { git }: Tools): Promise<void> {
-  const repository = repositoryDirectory(directory)
-  const env = { ...process.env, GIT_ALTERNATE_OBJECT_DIRECTORIES: join(repository, 'objects') }
+async function checkHistory(rehearsal: Rehearsal, { git }: Tools): Promise<void> {
+  const found = findRepository(rehearsal)
+  const copy = mkdtempSync(join(tmpdir(), 'lunarfront-history-'))
+  const env = { ...process.env, ...found?.env, GIT_ALTERNATE_OBJECT_DIRECTORIES: join(copy, 'objects') }
   const ask = (...args: string[]) =>
     new Promise<string | undefined>((resolve) => {
       execFile(git, args, { cwd: ROOT, env }, (error, stdout) => resolve(error ? undefined : stdout.trim()))
     })
-  const there = await ask(`--git-dir=${repository}`, 'rev-parse', '--verify', '--quiet', 'main')
+  try {
+    if (!found || (await ask('clone', '--quiet', '--bare', found.url, copy)) === undefined) return // nothing is there yet
+    await compareHistories(ask, copy)
+  } finally {
+    rmSync(copy, { recursive: true, force: true })
+  }
+}
+
+async function compareHistories(ask: (...args: string[]) => Promise<string | undefined>, copy: string): Promise<void> {
+  const there = await ask(`--git-dir=${copy}`, 'rev-parse', '--verify', '--quiet', 'main')
   if (there === undefined) return
   const isAncestor = async (older: string, newer: string) =>
     (await ask('merge-base', '--is-ancestor', older, newer)) !== undefined
@@ -246,7 +259,12 @@ function output(env: Record<string, string>, program: string, args: string[]): P
   })
 }
 
-function waysToLook({ directory, cloud }: Rehearsal, { terraform }: Tools, envFile: string): string[] {
+function waysToLook(
+  { directory, cloud }: Rehearsal,
+  { terraform }: Tools,
+  envFile: string,
+  repository: string,
+): string[] {
   const program = terraform.endsWith('tofu') ? 'tofu' : 'terraform'
   const machine = thisMachine()
   const getAws = isDebian(machine) ? 'apt-get install awscli' : 'install awscli'
@@ -260,12 +278,12 @@ function waysToLook({ directory, cloud }: Rehearsal, { terraform }: Tools, envFi
     `  psql service=${CUSTOMER}`,
     ...(cloud.programs ? ['  kubectl get pods --all-namespaces'] : []),
     `  aws --endpoint-url "$SPACES_ENDPOINT_URL" s3 ls${aws}`,
-    `  git --git-dir=${show(repositoryDirectory(directory))} log --oneline`,
+    `  git clone ${cloud.droplet ? repository : show(repository)}`,
     '  ./runbooks/add-customer.mts zenith',
     `Take it down:                                  npm run rehearse -- down${elsewhere(directory)}`,
     '',
     ...(cloud.programs
-      ? ['Not rehearsed: Gitea. Its droplet boots and lets the operator’s key in, and nothing is set up on it yet.']
+      ? []
       : [
           'Left out: the droplet, Gitea and Kubernetes are objects of the cloud’s API with nothing behind them, so no',
           'application runs. Kubernetes is real in npm run rehearse -- --full, on Linux and as root.',

@@ -10,7 +10,7 @@ import { Failure } from '../lib/failure.ts'
 import { TAG_FILES, withTag } from '../lib/rollout.ts'
 import { type AppFiles, buildApp } from './cluster/app-binary.ts'
 import { CLUSTER_DEBIAN, debianLayer, filesLayer, writeArchive } from './cluster/images.ts'
-import { DOMAIN, type Rehearsal, repositoryDirectory } from './site.ts'
+import { DOMAIN, findRepository, type Rehearsal } from './site.ts'
 import { type Machine, thisMachine } from './tools/machine.ts'
 
 const run = promisify(execFile)
@@ -56,12 +56,14 @@ export async function makeImage(
  *
  * @returns the commit; undefined where it is theirs already
  */
-export async function bumpTag({ directory }: Rehearsal, tag: string): Promise<string | undefined> {
+export async function bumpTag(rehearsal: Rehearsal, tag: string): Promise<string | undefined> {
   const clone = mkdtempSync(join(tmpdir(), 'lunarfront-release-'))
   const identity = ['-c', 'user.name=CI', '-c', `user.email=ci@${DOMAIN}`]
-  const git = (...args: string[]) => run('git', ['-C', clone, ...identity, ...args])
+  const repository = findRepository(rehearsal)
+  const env = { ...process.env, ...repository?.env }
+  const git = (...args: string[]) => run('git', ['-C', clone, ...identity, ...args], { env })
   try {
-    await run('git', ['clone', '--quiet', '--branch', 'main', repositoryDirectory(directory), clone])
+    await git('clone', '--quiet', '--branch', 'main', repository?.url ?? '', '.')
     for (const file of Object.values(TAG_FILES)) {
       const path = join(clone, file)
       writeFileSync(path, withTag(readFileSync(path, 'utf8'), tag))

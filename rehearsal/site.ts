@@ -9,10 +9,10 @@ import { promisify } from 'node:util'
 import { stringify } from 'yaml'
 import { Failure } from '../lib/failure.ts'
 import { writeWhole } from '../lib/files.ts'
-import { deployKeyFile } from '../lib/repository-access.ts'
+import { giteaSsh } from '../lib/repository-address.ts'
+import { inventoryFile } from '../lib/inventory.ts'
 import { type CloudAddresses, type DropletServices, stopCloud } from './cloud/cloud.ts'
 import { argocdFile } from './cluster/programs.ts'
-import { GIT_SSH_PORT, type GitRepository } from './servers/git-ssh.ts'
 import { installedVersions } from './servers/postgres.ts'
 import { isRunning, type ProcessIdentity, processStarted } from './servers/processes.ts'
 import { ANSIBLE, findPythonTool } from './tools/ansible.ts'
@@ -50,10 +50,8 @@ export type RehearsalOptions = {
   settings?: Record<string, unknown>
 }
 
-const GIT_HOST = `git-ssh.${DOMAIN}`
-const GIT_PATH = '/ryan/lunarfront-infra.git'
-/** By which pods know the repository; everybody else's Git is told where it really is. */
-const GIT_ADDRESS = `ssh://git@${GIT_HOST}:${GIT_SSH_PORT}${GIT_PATH}`
+/** The repository, where there is a droplet on which Gitea has it. */
+const GIT_ADDRESS = `ssh://git@git-ssh.${DOMAIN}:2222/ryan/lunarfront-infra.git`
 
 const DRILL_KEY = 'drill-key.txt'
 const issuersOf = (directory: string) => join(directory, 'issuers.crt')
@@ -62,6 +60,7 @@ const PODS_SPACES = `http://spaces.${DOMAIN}`
 
 const cloudDirectory = (directory: string) => join(directory, 'cloud')
 export const repositoryDirectory = (directory: string) => join(directory, 'git', 'lunarfront-infra.git')
+const operatorKeyOf = (directory: string) => join(directory, 'operator')
 export const siteFileOf = (directory: string) => join(directory, 'lunarfront.yaml')
 export const backupKeyOf = (directory: string) => join(directory, 'backup-key.txt')
 /** Where the runbooks keep how to reach the cluster. */
@@ -82,14 +81,13 @@ export async function startRehearsal(options: RehearsalOptions): Promise<Rehears
     throw new Failure({ found: `${directory} is not empty`, expected: 'an empty directory, or none' })
   mkdirSync(directory, { recursive: true, mode: 0o700 })
   try {
-    const hostKey = await makeKey(directory, 'git-host', tools)
     const [cloud, operator, backups, drill, versions] = await Promise.all([
       startCloudProcess(directory, tools, options),
       makeKey(directory, 'operator', tools),
       makeBackupKey(backupKeyOf(directory), tools),
       options.cluster && makeBackupKey(join(directory, DRILL_KEY), tools),
       installedVersions(tools.postgres),
-      makeRepository(directory, tools),
+      options.cluster ? undefined : makeRepository(directory, tools),
     ])
     const newest = Object.keys(versions).sort((one, other) => Number(other) - Number(one))[0] ?? ''
     const usual = siteSettings(directory, cloud, { operator, backups }, newest)
@@ -99,7 +97,7 @@ export async function startRehearsal(options: RehearsalOptions): Promise<Rehears
       ...options.settings,
     }
     writeWhole(siteFileOf(directory), stringify(site))
-    if (options.cluster) keepForCluster(directory, hostKey, cloud, options.cluster)
+    if (options.cluster) keepForCluster(directory, cloud, options.cluster)
     return openRehearsal(directory, tools, cloud)
   } catch (error) {
     await endRehearsal(directory)
@@ -152,11 +150,11 @@ function siteSettings(
 }
 
 /** Where its droplet finds what the world has; and it has no swap, which would be the whole machine's. */
-const dropletSettings = ({ mirror, images, acme, acmeCa }: DropletServices) => ({
+const dropletSettings = ({ mirror, images, acme, authority }: DropletServices) => ({
   ...images,
   gitea_registry_mirror: mirror,
   gitea_acme_server: acme,
-  gitea_acme_ca: acmeCa,
+  gitea_authority: authority,
   gitea_swap: 0,
 })
 
@@ -188,12 +186,9 @@ function ansibleFor({ droplet }: CloudAddresses): string[] {
 }
 
 const clusterEnvironment = (directory: string): Record<string, string> => ({
-  GIT_CONFIG_COUNT: '1',
-  GIT_CONFIG_KEY_0: `url.${repositoryDirectory(directory)}.insteadOf`,
-  GIT_CONFIG_VALUE_0: GIT_ADDRESS,
   // Who issues the certificates of the customers' addresses and of Gitea's.
   NODE_EXTRA_CA_CERTS: issuersOf(directory),
-  LUNARFRONT_SSH_KEY: join(directory, 'operator'),
+  LUNARFRONT_SSH_KEY: operatorKeyOf(directory),
   // By which pods reach Spaces.
   BACKUP_SPACES_ENDPOINT_URL: PODS_SPACES,
 })
@@ -228,6 +223,19 @@ function addressesFor(
   }
 }
 
+/**
+ * @returns where the rehearsal's repository is, and the environment in which anybody's Git gets there; undefined where its
+ *   droplet has yet to be made
+ */
+export function findRepository({ directory, cloud }: Pick<Rehearsal, 'directory' | 'cloud'>) {
+  if (!cloud.droplet) return { url: repositoryDirectory(directory), env: {} }
+  const site = { domain: DOMAIN, directory: siteDirectoryOf(directory) }
+  const inventory = inventoryFile(site)
+  if (!existsSync(inventory)) return undefined
+  const [, address = ''] = /\bansible_host=(\S+)/.exec(readFileSync(inventory, 'utf8')) ?? []
+  return { url: GIT_ADDRESS, env: { GIT_SSH_COMMAND: giteaSsh(site, address, operatorKeyOf(directory)) } }
+}
+
 /** Throws a Failure if any address that the runbooks would use is neither on loopback nor the rehearsal's own. */
 export function checkOwn(env: Record<string, string>, siteText: string, directory: string): void {
   const everything = [...Object.entries(env), ['the site file', siteText] as const]
@@ -242,11 +250,7 @@ export function checkOwn(env: Record<string, string>, siteText: string, director
     }
   }
   const repository = /^repository: (.*)$/m.exec(siteText)?.[1]
-  const isOwn = env.GIT_CONFIG_VALUE_0
-    ? repository === env.GIT_CONFIG_VALUE_0 &&
-      env.GIT_CONFIG_KEY_0 === `url.${repositoryDirectory(directory)}.insteadOf`
-    : repository === repositoryDirectory(directory)
-  if (!isOwn)
+  if (repository !== GIT_ADDRESS && repository !== repositoryDirectory(directory))
     throw new Failure({
       found: `the site file of the rehearsal names the repository ${repository}`,
       expected: repositoryDirectory(directory),
@@ -328,7 +332,6 @@ async function startCloudProcess(
         '--tools',
         JSON.stringify({ postgres, valkey, versitygw, openssl, cluster: programs, droplet: cluster?.droplet }),
       ],
-      ...(cluster ? ['--repository', JSON.stringify(gitRepository(directory, tools))] : []),
     ],
     {
       cwd: ROOT,
@@ -371,12 +374,6 @@ async function startCloudProcess(
   })
 }
 
-const gitRepository = (directory: string, { git }: Tools): GitRepository => ({
-  ...{ git, directory: repositoryDirectory(directory), path: GIT_PATH, hostKey: join(directory, 'git-host') },
-  // Whom bootstrap tells it: in Gitea's place, where a person gives the key that right.
-  readers: deployKeyFile({ directory: siteDirectoryOf(directory) }),
-})
-
 async function makeRepository(directory: string, { git }: Tools): Promise<void> {
   const repository = repositoryDirectory(directory)
   mkdirSync(repository, { recursive: true })
@@ -396,19 +393,12 @@ async function makeKey(directory: string, name: string, { sshKeygen }: Tools): P
   return readFileSync(`${key}.pub`, 'utf8').trim()
 }
 
-/** What a person has who has been at this site before: the Git host's key, Argo CD's manifest, fetched and checked, and
- * whom to trust. */
-function keepForCluster(
-  directory: string,
-  hostKey: string,
-  { droplet }: CloudAddresses,
-  { programs }: ClusterTools,
-): void {
+/** What a person has who has been at this site before: Argo CD's manifest, fetched and checked, and whom to trust. */
+function keepForCluster(directory: string, { droplet }: CloudAddresses, { programs }: ClusterTools): void {
   const authority = readFileSync(join(cloudDirectory(directory), 'tls', 'ca.crt'), 'utf8')
   writeWhole(issuersOf(directory), authority + (droplet?.issuer ?? ''))
   const kept = siteDirectoryOf(directory)
   mkdirSync(join(kept, 'upstream'), { recursive: true, mode: 0o700 })
-  writeWhole(join(kept, 'known_hosts'), `[${GIT_HOST}]:${GIT_SSH_PORT} ${hostKey.split(' ').slice(0, 2).join(' ')}\n`)
   const manifest = argocdFile(programs, 'install.yaml')
   const sha256 = createHash('sha256').update(readFileSync(manifest)).digest('hex')
   copyFileSync(manifest, join(kept, 'upstream', `${sha256}.yaml`))

@@ -10,10 +10,6 @@ export const bootstrap = runbook({
   summary: 'Raises a LunarFront from nothing, or brings one to what this checkout and the site file say.',
   procedure: async (run) => {
     const platform = openPlatform(run)
-    const { stateBucket, finished, infrastructure, inventory, published, credentials, ...more } =
-      platformSteps(platform)
-    const { hostKeys, database, configured, giteaAnswers, organisation, operatorKeys, runner, registry } = more
-    const { access, schedule, argocd, applications, balancer } = more
     return {
       preflight: [
         preflight.checkoutPrecondition(platform),
@@ -21,11 +17,7 @@ export const bootstrap = runbook({
         preflight.limitPrecondition(run),
         preflight.budgetPrecondition(run),
       ],
-      steps: [
-        ...[stateBucket, finished, infrastructure, inventory, published, credentials],
-        ...[hostKeys, database, configured, giteaAnswers, organisation, operatorKeys, runner, registry],
-        ...[access, ...(schedule ? [schedule] : []), argocd, applications, balancer],
-      ],
+      steps: platformSteps(platform).steps,
       afterwards: ['next: ./runbooks/add-customer.mts NAME'],
     }
   },

@@ -29,7 +29,7 @@ export const recover = runbook({
         preflight.budgetPrecondition(run),
         restorePrecondition(run, identity),
       ],
-      steps: [...Object.values(ofPlatform), ...ofCustomers],
+      steps: [...ofPlatform.steps, ...ofCustomers],
     }
   },
 })

@@ -10,7 +10,6 @@ import { CLOUD_ADDRESS } from '../machine/messages.ts'
 import { removeMachines } from '../machine/start.ts'
 import { serveProviders } from '../provider/providers.ts'
 import { createAuthority, issueCertificate, LOOPBACK } from '../servers/certificates.ts'
-import { GIT_SSH_PORT, type GitRepository, startGitServer } from '../servers/git-ssh.ts'
 import { startPebble } from '../servers/pebble.ts'
 import { installedVersions, startPostgres } from '../servers/postgres.ts'
 import {
@@ -36,6 +35,7 @@ import { stopDatabases } from './digitalocean/databases.ts'
 import { stopMachines } from './digitalocean/droplet-machines.ts'
 import { stopClusters } from './digitalocean/kubernetes-server.ts'
 import { stopLoadBalancers } from './digitalocean/load-balancers.ts'
+import { addressWithin } from './digitalocean/public-addresses.ts'
 import { digitalOceanRoutes } from './digitalocean/routes.ts'
 import { emptyState } from './digitalocean/state.ts'
 import { serveApi, type Traffic } from './http.ts'
@@ -66,8 +66,6 @@ export type CloudOptions = {
   readyAfter?: number | undefined
   /** Names in the zone that its name server answers with these addresses, whatever Cloudflare's records say; none. */
   hosts?: Hosts | undefined
-  /** the Git repository that real clusters read over SSH */
-  repository?: GitRepository | undefined
 }
 
 /** How to reach a cloud, as cloud.json has it. */
@@ -95,10 +93,11 @@ export type DropletServices = {
   /** address of a mirror of Docker Hub, and the role's variables that name what is there */
   mirror: string
   images: Record<string, string>
-  /** address of an ACME directory, and what its own certificate and all that it issues are signed with, as PEM */
+  /** address of an ACME directory, and what all that it issues is signed with, as PEM */
   acme: string
-  acmeCa: string
   issuer: string
+  /** what is signed with otherwise, as PEM: the ACME directory's own certificate, and those of the clusters' addresses */
+  authority: string
 }
 
 export type Cloud = CloudAddresses & { stop: () => Promise<void> }
@@ -117,7 +116,7 @@ const runtimeFile = (directory: string) => join(directory, 'runtime')
  */
 export async function startCloud(options: CloudOptions): Promise<Cloud> {
   const directory = resolve(options.directory)
-  const { domain, tools, region = 'nyc3', readyAfter = 100, hosts = new Map(), repository } = options
+  const { domain, tools, region = 'nyc3', readyAfter = 100, hosts = new Map() } = options
   await checkFree(directory)
   await stopCloud(directory)
   await mkdir(directory, { recursive: true, mode: 0o700 })
@@ -139,7 +138,7 @@ export async function startCloud(options: CloudOptions): Promise<Cloud> {
   }
   try {
     const addresses = await startParts({
-      ...{ directory, runtime, domain, tools, region, readyAfter, hosts, repository, undo },
+      ...{ directory, runtime, domain, tools, region, readyAfter, hosts, undo },
     })
     const partial = `${addressFile(directory)}.${process.pid}`
     await writeFile(partial, JSON.stringify(addresses, null, 2), { mode: 0o600 })
@@ -151,8 +150,7 @@ export async function startCloud(options: CloudOptions): Promise<Cloud> {
   }
 }
 
-type Parts = Required<Omit<CloudOptions, 'region' | 'readyAfter' | 'hosts' | 'repository'>> & {
-  repository: GitRepository | undefined
+type Parts = Required<Omit<CloudOptions, 'region' | 'readyAfter' | 'hosts'>> & {
   runtime: string
   region: string
   readyAfter: number
@@ -168,7 +166,6 @@ async function startParts({
   region,
   readyAfter,
   hosts,
-  repository,
   undo,
 }: Parts): Promise<CloudAddresses> {
   const spaces = {
@@ -207,11 +204,12 @@ async function startParts({
   const network = privateNetwork(tools.cluster || tools.droplet ? CLOUD_ADDRESS : '127.0.0.1')
   for (const [name, addresses] of hosts) network.hosts.set(name, addresses)
   const records: CloudflareAccount['records'] = new Map()
-  const dns = keep(await startNameServer({ name: domain, records, hosts: network.hosts }))
+  const state = emptyState(domain)
+  const zone = { name: domain, records, hosts: network.hosts }
+  const dns = keep(await startNameServer(zone))
+  const within = keep(await startNameServer({ ...zone, seen: (address) => addressWithin(state, address) }))
 
   const { cluster, droplet } = tools
-  if (cluster && repository)
-    await offer(network, `git-ssh.${domain}`, GIT_SSH_PORT, keep(await startGitServer(repository)).port)
   const serveDroplets = async ({ programs, images }: DropletTools): Promise<DropletServices> => {
     const host = `acme.${domain}`
     const mirror = keep(await serveImages(images.folder))
@@ -223,14 +221,14 @@ async function startParts({
     await offer(network, host, ACME_PORT, pebble.port)
     return {
       ...{ mirror: `http://images.${domain}:${IMAGES_PORT}`, images: images.variables },
-      ...{ acme: `https://${host}:${ACME_PORT}/dir`, acmeCa: authority.pem, issuer: pebble.root },
+      ...{ acme: `https://${host}:${ACME_PORT}/dir`, issuer: pebble.root, authority: authority.pem },
     }
   }
   const services = droplet && (await serveDroplets(droplet))
   let base = ''
   const account: Account = {
     token: `dop_v1_${randomBytes(32).toString('hex')}`,
-    state: emptyState(domain),
+    state,
     domain,
     readyAfter,
     base: () => base,
@@ -253,14 +251,14 @@ async function startParts({
       ((name, images) =>
         startCluster({
           ...{ directory, runtime, name, programs: cluster.programs, authority, domain },
-          ...{ images: [...cluster.images, ...images], nameServerPort: dns.port },
+          ...{ images: [...cluster.images, ...images], nameServerPort: within.port },
         })),
     startDroplet:
       droplet &&
       ((id, wanted) =>
         startDroplet({
           ...{ ...wanted, root: droplet.root, pool: droplet.pool },
-          ...{ directory, runtime, id, nameServerPort: dns.port },
+          ...{ directory, runtime, id, nameServerPort: within.port },
         })),
     images: [],
   }

@@ -29,16 +29,8 @@ const tools = z.strictObject({
 
 const hosts = z.record(z.string(), z.array(z.string())).transform((given) => new Map(Object.entries(given)))
 
-const repository = z.strictObject({
-  git: z.string(),
-  directory: z.string(),
-  path: z.string(),
-  hostKey: z.string(),
-  readers: z.string(),
-})
-
 const USAGE = `usage: tsx rehearsal/cloud/main.mts --directory DIR --domain NAME --tools JSON [--region nyc3] [--ready-after MS]
-                                        [--hosts JSON] [--repository JSON]
+                                        [--hosts JSON]
   --directory    where everything is kept; cloud.json there says how to reach the cloud
   --domain       name of the DNS zone, such as lunarfront.test
   --tools        {"postgres": folder of initdb, "valkey": path, "versitygw": path, "openssl": path},
@@ -47,9 +39,7 @@ const USAGE = `usage: tsx rehearsal/cloud/main.mts --directory DIR --domain NAME
                  "images": {"folder": of blobs, "variables": {variable of the role: image}}}
   --region       the region that all buckets are in
   --ready-after  milliseconds from a request to the readiness of what it creates
-  --hosts        {"name in the zone": ["address", …]}, answered whatever Cloudflare's records say
-  --repository   {"git": path, "directory": of the repository, "path": asked for, "hostKey": file, "readers": file of public keys},
-                 which real clusters reach over SSH`
+  --hosts        {"name in the zone": ["address", …]}, answered whatever Cloudflare's records say`
 
 const { values } = parseArgs({
   options: {
@@ -59,7 +49,6 @@ const { values } = parseArgs({
     region: { type: 'string' },
     'ready-after': { type: 'string' },
     hosts: { type: 'string' },
-    repository: { type: 'string' },
   },
 })
 if (!values.directory || !values.domain || !values.tools) {
@@ -80,7 +69,6 @@ try {
     region: values.region,
     readyAfter: values['ready-after'] === undefined ? undefined : Number(values['ready-after']),
     hosts: values.hosts === undefined ? undefined : hosts.parse(JSON.parse(values.hosts)),
-    repository: values.repository === undefined ? undefined : repository.parse(JSON.parse(values.repository)),
   })
   process.stdout.write(`${JSON.stringify(addresses)}\n`)
   await told

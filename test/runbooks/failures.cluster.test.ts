@@ -9,7 +9,7 @@ import { bumpTag, makeImage } from '../../rehearsal/release.ts'
 import { clusterObstacle } from '../../rehearsal/tools/cluster.ts'
 import { thisMachine } from '../../rehearsal/tools/machine.ts'
 import { ask, FIRST_RELEASE, kubectl, startFullOperator } from './full.ts'
-import { announce, until, versionOf } from './instances.ts'
+import { until, versionOf } from './instances.ts'
 import { commitByHand, eventOf, must, type Operator, run, sql, start } from './operator.ts'
 
 const CUSTOMER = 'acme'
@@ -64,7 +64,6 @@ async function refusal(operator: Operator): Promise<string> {
 /** A tag that works is pushed, and reaches the customer without any runbook. */
 async function healsWith(context: { operator: Operator; good: string }, tag: string): Promise<void> {
   await push(context.operator, tag)
-  announce(context.operator)
   await runs(context.operator, tag)
   context.good = tag
 }
@@ -85,7 +84,6 @@ test('a migration that Argo CD has given up is tried again by the next run', asy
   const role = 'ALTER ROLE customer_acme'
   await sql(operator, 'defaultdb', `${role} NOLOGIN`)
   await push(operator, '1.1.2')
-  announce(operator)
   phaseIs(operator, 'Failed', 240)
   await sql(operator, 'defaultdb', `${role} LOGIN`)
   await must(operator, 'add-customer', CUSTOMER)
@@ -160,7 +158,6 @@ test('somebody who pushes while an instance is waited for does not keep it waiti
   const late = start(operator, 'add-customer', 'late', '--json')
   await eventOf(late, ({ event, ...more }) => event === 'step waiting' && /migrat/.test(JSON.stringify(more)))
   commitByHand(operator, (clone) => appendFileSync(join(clone, 'README.md'), 'somebody else’s\n'))
-  announce(operator)
   let ended = false
   late.ended.finally(() => {
     ended = true
@@ -172,7 +169,6 @@ test('somebody who pushes while an instance is waited for does not keep it waiti
 test('Argo CD’s controller, killed in the middle of a rollout, goes on', async (context) => {
   const { operator } = context
   await push(operator, '1.5.0')
-  announce(operator)
   phaseIs(operator, 'Running', 60)
   inArgocd(operator, 'delete', 'pod/argocd-application-controller-0', '--force')
   const started = Date.now()

@@ -8,7 +8,7 @@ import { request } from 'node:https'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { bumpTag, makeImage } from '../../rehearsal/release.ts'
-import { DOMAIN, repositoryDirectory, siteDirectoryOf, startRehearsal } from '../../rehearsal/site.ts'
+import { DOMAIN, siteDirectoryOf, startRehearsal } from '../../rehearsal/site.ts'
 import { installClusterTools } from '../../rehearsal/tools/cluster.ts'
 import { digitalocean, must, type Operator } from './operator.ts'
 
@@ -21,7 +21,7 @@ export async function startEmptyFullOperator(): Promise<Operator> {
   const cluster = await installClusterTools(console.log)
   const rehearsal = await startRehearsal({ directory, cluster })
   process.env.PGHOSTADDR = rehearsal.env.PGHOSTADDR // the tests look into its databases themselves
-  return { ...rehearsal, repository: repositoryDirectory(directory), kept: siteDirectoryOf(directory) }
+  return { ...rehearsal, repository: join(directory, 'mirror.git'), kept: siteDirectoryOf(directory) }
 }
 
 /** What CI does before there is a customer; bootstrap has to have been run. */

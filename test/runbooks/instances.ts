@@ -14,8 +14,8 @@ export async function until(what: string, seconds: number, isSo: () => boolean |
 export const versionOf = async (operator: Operator, customer: string): Promise<unknown> =>
   (await ask(operator, customer, '/v1/version').catch(() => undefined))?.body.version
 
-/** Tells Argo CD to look at the repository now, as its webhook does: for new customers, and for each one's Application. */
-export function announce(operator: Operator): void {
+/** Tells Argo CD to look at the repository now: for new customers, and for each one's Application. */
+function announce(operator: Operator): void {
   const set = ['annotate', '--namespace=argocd', '--overwrite']
   const anew = `argocd.argoproj.io/application-set-refresh=${Date.now()}` // the same value once more is no change
   kubectl(operator, ...set, 'applicationset/customers', anew)

@@ -15,7 +15,13 @@ import { ROOT } from '../../lib/site.ts'
 import { openSpaces, type Spaces } from '../../lib/spaces.ts'
 import type { Call } from '../../rehearsal/cloud/http.ts'
 import { withoutCluster } from '../../rehearsal/extent.ts'
-import { type Rehearsal, repositoryDirectory, siteDirectoryOf, startRehearsal } from '../../rehearsal/site.ts'
+import {
+  findRepository,
+  type Rehearsal,
+  repositoryDirectory,
+  siteDirectoryOf,
+  startRehearsal,
+} from '../../rehearsal/site.ts'
 
 export type Operator = Rehearsal & {
   repository: string
@@ -227,24 +233,40 @@ export const everything = async (operator: Operator) => ({
   terraform: filesBelow(join(ROOT, 'terraform')),
 })
 
-/** Git in the site's repository. */
-export const git = ({ repository }: Operator, ...args: string[]): string =>
-  execFileSync('git', ['--git-dir', repository, ...args], { encoding: 'utf8', maxBuffer: 256 * 2 ** 20 })
+/** Git in the site's repository, or in a copy of it, made anew, where Gitea has it. */
+export function git(operator: Operator, ...args: string[]): string {
+  const { repository } = operator
+  const { url, env } = remoteOf(operator)
+  if (url !== repository) {
+    rmSync(repository, { recursive: true, force: true })
+    execFileSync('git', ['clone', '--quiet', '--mirror', url, repository], { env, stdio: 'pipe' })
+  }
+  return execFileSync('git', ['--git-dir', repository, ...args], { encoding: 'utf8', maxBuffer: 256 * 2 ** 20 })
+}
+
+/** @returns where the site's repository is, and in which environment Git gets there */
+function remoteOf(operator: Operator) {
+  const found = findRepository(operator)
+  if (!found) throw new Error('there is no repository yet')
+  return { url: found.url, env: { ...process.env, ...found.env } }
+}
 
 /** Commits to the repository by hand, past all runbooks. @param change what is done in a clone. @returns how to undo it */
 export function commitByHand(operator: Operator, change: (clone: string) => void): () => void {
   const clone = join(operator.directory, 'by-hand')
   rmSync(clone, { recursive: true, force: true })
+  const { url, env } = remoteOf(operator)
   const inClone = (...args: string[]) =>
-    execFileSync('git', ['-c', 'user.name=x', '-c', 'user.email=x@x', ...args], { cwd: clone, stdio: 'pipe' })
-  execFileSync('git', ['clone', '-q', operator.repository, clone], { stdio: 'pipe' })
-  const head = git(operator, 'rev-parse', 'main').trim()
+    execFileSync('git', ['-c', 'user.name=x', '-c', 'user.email=x@x', ...args], { cwd: clone, env, stdio: 'pipe' })
+  execFileSync('git', ['clone', '-q', url, clone], { env, stdio: 'pipe' })
+  const head = inClone('rev-parse', 'HEAD').toString().trim()
   change(clone)
   inClone('add', '-A')
   inClone('commit', '-qm', 'by hand')
   inClone('push', '-q', 'origin', 'HEAD:main')
-  rmSync(clone, { recursive: true })
-  return () => git(operator, 'update-ref', 'refs/heads/main', head)
+  return () => {
+    inClone('push', '-q', '--force', 'origin', `${head}:main`)
+  }
 }
 
 /** @returns a file or folder and every one below it, each with its mode and a digest; nothing where there is none */

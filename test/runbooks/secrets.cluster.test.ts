@@ -22,7 +22,7 @@ type SecretObject = { metadata: { name: string; namespace: string }; data?: Reco
 
 /** Certificates and names are in Secrets too; whoever has one of these can do something with it. */
 const SECRET_KEYS =
-  /^(JWT_SECRET|DATABASE_URL|REDIS_URL|sshPrivateKey|ssh-key|password|auth|server\.secretkey|tls\.key|admin\.password)$/
+  /^(JWT_SECRET|DATABASE_URL|REDIS_URL|sshPrivateKey|ssh-key|password|auth|server\.secretkey|webhook\.gogs\.secret|tls\.key|admin\.password)$/
 
 /** @returns what is in the cluster's Secrets, by where, and the passwords within addresses on their own as well */
 function secretsOnCluster(operator: Operator): Record<string, string> {

@@ -15,6 +15,8 @@ export type Zone = {
   records: ReadonlyMap<string, ZoneRecord>
   /** Names in the zone that are answered with these addresses, whatever records there are. */
   hosts: Hosts
+  /** what a record's address is to whoever asks; as the record says, unless told */
+  seen?: (address: string) => string
 }
 
 export const RCODE = { noError: 0, formatError: 1, serverFailure: 2, noSuchName: 3, notImplemented: 4, refused: 5 }
@@ -68,14 +70,14 @@ function characterStrings(content: string): Buffer[] {
 }
 
 /** @returns what records of one name answer; nothing for the types that are only kept */
-function answersOf(name: string, records: ZoneRecord[]): Answer[] {
+function answersOf(name: string, records: ZoneRecord[], { seen = (address) => address }: Zone): Answer[] {
   const proxied = records.some((record) => record.proxied)
   return [
     ...(proxied ? Object.values(PROXY).map((address) => addressAnswer(name, address, AUTOMATIC_TTL)) : []),
     ...records.flatMap(({ type, content, ttl: given, proxied }): Answer[] => {
       const ttl = given === 1 ? AUTOMATIC_TTL : given
       if (proxied) return []
-      if (type === 'A' || type === 'AAAA') return [addressAnswer(name, content, ttl)]
+      if (type === 'A' || type === 'AAAA') return [addressAnswer(name, seen(content), ttl)]
       if (type === 'CNAME') return [{ name, type, ttl, data: content }]
       if (type === 'TXT') return [{ name, type, ttl, data: characterStrings(content) }]
       return []
@@ -103,7 +105,7 @@ function recordsAt(zone: Zone, name: string): Answer[] | undefined {
     const addresses = zone.hosts.get(owner)
     if (addresses) return addresses.map((address) => addressAnswer(name, address, HOSTS_TTL))
     const own = [...zone.records.values()].filter((record) => record.name === owner)
-    return answersOf(name, own)
+    return answersOf(name, own, zone)
   }
   if (wanted === zone.name) {
     const servers = NAME_SERVERS.map((server): Answer => ({ name, type: 'NS', ttl: 86_400, data: server }))

@@ -30,8 +30,8 @@ export async function startMachine(
     machine.booted = booted
     await join(network, booted)
     for (const port of PORTS) machine.sockets.set(port, await booted.expose(port))
-    const ssh = { address: droplet.private_address, port: 22, to: { path: machine.sockets.get(22) ?? '' }, by: booted }
-    await offerAt(network, ssh)
+    for (const [port, path] of machine.sockets)
+      await offerAt(network, { address: droplet.private_address, port, to: { path }, by: booted })
     void booted.ended.then((error) => {
       if (state.droplets.has(droplet.id)) fail(droplet, error)
     })

@@ -4,6 +4,7 @@ import { z } from 'zod'
 import { holdAddress } from '../../servers/addresses.ts'
 import { type Forward, type ForwardOptions, startForward } from '../../servers/forward.ts'
 import { type Request, type Route, route } from '../http.ts'
+import { offerAt } from '../private-network.ts'
 import { type Account, readyAt } from './account.ts'
 import { found, list, page, parseBody, text, unprocessable } from './api.ts'
 import { isRegion, regionOf } from './catalog.ts'
@@ -16,7 +17,7 @@ import {
   type State,
 } from './state.ts'
 import { usageOf } from './usage.ts'
-import { joinedVpc } from './vpcs.ts'
+import { joinedVpc, privateAddress } from './vpcs.ts'
 
 /** Today DigitalOcean adapts it to the account, and does not tell it; this is what it was when it was documented. */
 const LIMIT = 10
@@ -71,7 +72,7 @@ const isActive = ({ readyAt }: LoadBalancer) => Date.now() >= readyAt
 
 /** @returns the load balancer as the API tells it: without an address until it is active */
 function body(state: State, balancer: LoadBalancer) {
-  const { ip, region, settings, held, forwards, readyAt, ...told } = balancer
+  const { ip, private_address, region, settings, held, forwards, readyAt, ...told } = balancer
   return {
     ...settings,
     ...told,
@@ -83,7 +84,7 @@ function body(state: State, balancer: LoadBalancer) {
   }
 }
 
-type Wanted = Omit<LoadBalancer, 'id' | 'ip' | 'created_at' | 'held' | 'forwards'>
+type Wanted = Omit<LoadBalancer, 'id' | 'ip' | 'private_address' | 'created_at' | 'held' | 'forwards'>
 
 async function create({ state }: Account, wanted: Wanted): Promise<LoadBalancer> {
   const held = await holdAddress()
@@ -91,7 +92,10 @@ async function create({ state }: Account, wanted: Wanted): Promise<LoadBalancer>
     await held.release()
     throw unprocessable(`creating this load balancer will exceed your load balancer limit of ${LIMIT}`)
   }
-  const balancer = { id: randomUUID(), ...wanted, ip: held.address, created_at: now(), held, forwards: [] }
+  const balancer = {
+    ...{ id: randomUUID(), ...wanted, ip: held.address, created_at: now(), held, forwards: [] },
+    private_address: privateAddress(state, found(state.vpcs.get(wanted.vpc_uuid))),
+  }
   state.loadBalancers.set(balancer.id, balancer)
   return balancer
 }
@@ -126,7 +130,7 @@ export async function addLoadBalancer(
  * @throws when the port cannot be listened on: one below 1024 is root's
  */
 export async function forwardPort(
-  { state }: Account,
+  { state, network }: Account,
   balancer: LoadBalancer,
   port: number,
   connect: ForwardOptions['connect'],
@@ -134,6 +138,7 @@ export async function forwardPort(
   const forward = await startForward({ listen: { host: balancer.ip, port }, connect })
   if (state.loadBalancers.has(balancer.id)) balancer.forwards.push(forward)
   else await forward.close() // it was removed meanwhile
+  await offerAt(network, { address: balancer.private_address, port, to: { host: balancer.ip, port } })
   return forward
 }
 

@@ -167,6 +167,8 @@ export type LoadBalancer = {
   name: string
   /** An address of loopback that nobody else on this machine has. */
   ip: string
+  /** at which the members of its network find it */
+  private_address: string
   region: string
   vpc_uuid: string
   /** Nodes of it, each at the same price. */
