@@ -115,10 +115,10 @@ async function spacesKept(kubernetes: Kubernetes) {
 }
 
 /** What the CronJobs are given: how to reach Postgres, Spaces and the repository; and to the drill its key. */
-export function scheduleStep({ run, kubernetes, postgres }: Platform, needs: readonly AnyStep[]): Step {
+export function scheduleStep({ run, kubernetes, outputs }: Platform, needs: readonly AnyStep[]): Step {
   const { site } = run
   const objects = async (): Promise<KubernetesObject[]> => {
-    const server = await postgres()
+    const { postgres: server } = await outputs()
     const spaces = await spacesKept(kubernetes)
     return [
       { apiVersion: 'v1', kind: 'Namespace', metadata: { name: BACKUPS_NAMESPACE } },

@@ -11,7 +11,7 @@ import { knownAs, knownHostsFile, knownKeys, type SshTarget } from './host-keys.
 import { inventoryFile } from './inventory.ts'
 import type { Kubernetes, KubernetesObject } from './kubernetes.ts'
 import type { Outputs } from './outputs.ts'
-import { withPostgres } from './postgres.ts'
+import { type Server, withPostgres } from './postgres.ts'
 import { once, type Run } from './run.ts'
 import { Secret } from './secret.ts'
 import { ROOT, type Site } from './site.ts'
@@ -26,6 +26,8 @@ export type Droplet = {
   outputs: () => Promise<Outputs>
   /** a connection that lasts as long as the run, made when it is first asked for */
   ssh: () => Promise<Ssh>
+  /** how a managed database is reached: it answers the droplet, and nobody who is not in the private network */
+  wayTo: (server: Pick<Server, 'host' | 'port'>) => Promise<Pick<Server, 'tunnel'>>
 }
 
 const targetOf = ({ gitea }: Pick<Outputs, 'gitea'>): SshTarget => ({ host: gitea.ip, port: 22, user: 'root' })
@@ -40,7 +42,23 @@ export function openDroplet(run: Run, outputs: () => Promise<Outputs>): Droplet 
     run.atEnd(opened.close)
     return opened
   })
-  return { run, outputs, ssh }
+  const tunnels = new Map<string, Promise<Pick<Server, 'tunnel'>>>()
+  const openTunnel = async ({ host, port }: Pick<Server, 'host' | 'port'>) => ({
+    tunnel: (await (await ssh()).tunnel(host, port)).port,
+  })
+  return {
+    run,
+    outputs,
+    ssh,
+    wayTo: async (server) => {
+      if (run.environment.PGHOSTADDR) return {} // said to be reached in another way
+      const name = `${server.host}:${server.port}`
+      const tunnel = tunnels.get(name) ?? openTunnel(server)
+      tunnels.set(name, tunnel)
+      tunnel.catch(() => tunnels.delete(name))
+      return tunnel
+    },
+  }
 }
 
 /** Seconds that the droplet may take until it answers, from when it is there. */
@@ -120,17 +138,10 @@ async function scanFromPod({ kubectl }: Kubernetes, address: string): Promise<st
  * Since Postgres 15 only a database's owner may make anything in its schema public, and what DigitalOcean's API makes is
  * its administrator's: https://www.postgresql.org/docs/15/release-15.html
  */
-export function databaseStep({ outputs, ssh }: Droplet, { needs }: { needs: readonly AnyStep[] }): Step {
+export function databaseStep({ outputs, wayTo }: Droplet, { needs }: { needs: readonly AnyStep[] }): Step {
   const asAdministrator = async <T>(work: (client: pg.Client, user: string) => Promise<T>): Promise<T> => {
     const { giteaPostgres: server } = await outputs()
-    const tunnel = await (await ssh()).tunnel(server.host, server.port)
-    try {
-      return await withPostgres({ ...server, ...server.admin, tunnel: tunnel.port }, (client) =>
-        work(client, server.user),
-      )
-    } finally {
-      await tunnel.close()
-    }
+    return withPostgres({ ...server, ...server.admin, ...(await wayTo(server)) }, (client) => work(client, server.user))
   }
   return step<Drift>({
     title: 'Gitea may make tables in its database',

@@ -46,12 +46,13 @@ export function openPlatform(run: Run): Platform {
   const appsDirectory = async () => join(await repository.clone(), 'gitops', 'apps')
   const kubernetes = openKubernetes(run, outputs)
   const homes = new Map<string, SecretsHome>()
+  const droplet = openDroplet(run, outputs)
   return {
     run,
     terraform,
     outputs,
     kubernetes,
-    gitea: openGitea(openDroplet(run, outputs)),
+    gitea: openGitea(droplet),
     secrets: (customer) => {
       const ask = () => secretOnCluster(kubernetes, customer)
       const [early, underLock] = [once(ask), once(ask)] // whoever had the lock before may have put them there
@@ -69,7 +70,9 @@ export function openPlatform(run: Run): Platform {
     },
     postgres: async () => {
       const file = run.environment[POSTGRES_FILE]
-      return file ? readPostgresFile(file) : (await outputs()).postgres
+      if (file) return readPostgresFile(file)
+      const { postgres } = await outputs()
+      return { ...postgres, ...(await droplet.wayTo(postgres)) }
     },
     repository,
     appsDirectory,

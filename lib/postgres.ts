@@ -47,7 +47,7 @@ export async function withPostgres<T>(server: Server, work: (client: pg.Client) 
       throw new Failure({
         found: `Postgres at ${server.host}:${server.port} does not answer: ${(error as Error).message}`,
         expected: 'a connection: the database only answers to the cluster and the Gitea droplet',
-        next: `pg_isready -h ${server.host} -p ${server.port}, on the machine that this runbook runs on`,
+        next: `pg_isready -h ${server.host} -p ${server.port}, on ${server.tunnel ? 'the droplet, through which it is reached' : 'the machine that this runbook runs on'}`,
       })
     throw error
   }

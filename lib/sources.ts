@@ -23,8 +23,9 @@ export function connectionOf(run: Run, server: Server, database: string): Record
   const ca = join(run.scratch, 'postgres-ca.pem')
   if (!existsSync(ca)) writeWhole(ca, server.ca) // once, and whole: another pg_dump may be reading it
   return {
-    PGHOST: server.host,
-    PGPORT: String(server.port),
+    PGHOST: server.host, // for which its certificate is
+    ...(server.tunnel ? { PGHOSTADDR: '127.0.0.1' } : {}),
+    PGPORT: String(server.tunnel ?? server.port),
     PGUSER: server.user,
     PGPASSWORD: server.password.reveal(),
     PGDATABASE: database,

@@ -78,7 +78,8 @@ async function up(directory: string, full: boolean): Promise<void> {
   await runRunbook(rehearsal, 'bootstrap', ['--yes', ...extent('bootstrap')])
   if (isFull) await release(rehearsal)
   await runRunbook(rehearsal, 'add-customer', [CUSTOMER, '--yes', ...extent('add-customer')])
-  await writeServices(rehearsal, tools)
+  // Behind a droplet the databases are closed to this machine.
+  if (!rehearsal.cloud.droplet) await writeServices(rehearsal, tools)
   const repository = findRepository(rehearsal)
   writeWhole(envFile, shellLines({ ...rehearsal, env: { ...rehearsal.env, ...repository?.env } }))
   say()
@@ -274,8 +275,7 @@ function waysToLook(
     'then, for example:',
     '  ./runbooks/list-customers.mts',
     `  ${program} -chdir=terraform output`,
-    '  psql service=doadmin -c "\\l"',
-    `  psql service=${CUSTOMER}`,
+    ...(cloud.droplet ? [] : ['  psql service=doadmin -c "\\l"', `  psql service=${CUSTOMER}`]),
     ...(cloud.programs ? ['  kubectl get pods --all-namespaces'] : []),
     `  aws --endpoint-url "$SPACES_ENDPOINT_URL" s3 ls${aws}`,
     `  git clone ${cloud.droplet ? repository : show(repository)}`,

@@ -9,8 +9,8 @@ import { promisify } from 'node:util'
 import { stringify } from 'yaml'
 import { Failure } from '../lib/failure.ts'
 import { writeWhole } from '../lib/files.ts'
-import { giteaSsh } from '../lib/repository-address.ts'
 import { inventoryFile } from '../lib/inventory.ts'
+import { giteaSsh } from '../lib/repository-address.ts'
 import { type CloudAddresses, type DropletServices, stopCloud } from './cloud/cloud.ts'
 import { argocdFile } from './cluster/programs.ts'
 import { installedVersions } from './servers/postgres.ts'
@@ -175,7 +175,8 @@ function environmentOf(directory: string, tools: Tools, cloud: CloudAddresses): 
     TERM: process.env.TERM ?? 'dumb',
     ...addressesFor(directory, { digitalocean, cloudflare, spaces }),
     TF_REATTACH_PROVIDERS: JSON.stringify(cloud.reattach),
-    ...(cloud.programs ? clusterEnvironment(directory) : {}),
+    // Without a droplet there is no way into the private network, and none is needed.
+    ...(cloud.programs ? clusterEnvironment(directory) : { PGHOSTADDR: '127.0.0.1' }),
   }
 }
 
@@ -218,8 +219,6 @@ function addressesFor(
     TF_DATA_DIR: join(siteDirectoryOf(directory), 'terraform'),
     CHECKPOINT_DISABLE: '1',
     PGSERVICEFILE: serviceFileOf(directory),
-    // Only the domain's name server knows the databases' names, and only pods ask it.
-    PGHOSTADDR: '127.0.0.1',
   }
 }
 

@@ -39,7 +39,7 @@ import { addressWithin } from './digitalocean/public-addresses.ts'
 import { digitalOceanRoutes } from './digitalocean/routes.ts'
 import { emptyState } from './digitalocean/state.ts'
 import { serveApi, type Traffic } from './http.ts'
-import { offer, privateNetwork } from './private-network.ts'
+import { offer, PRIVATE_SOURCE, privateNetwork } from './private-network.ts'
 import { serveSpaces } from './spaces/front.ts'
 
 /** Where the programs are: a folder of Postgres' ones, and paths of the others. */
@@ -225,6 +225,8 @@ async function startParts({
     }
   }
   const services = droplet && (await serveDroplets(droplet))
+  // Where there is somebody in the private network, nobody else is let in.
+  const from = tools.cluster || tools.droplet ? PRIVATE_SOURCE : '127.0.0.1'
   let base = ''
   const account: Account = {
     token: `dop_v1_${randomBytes(32).toString('hex')}`,
@@ -237,7 +239,7 @@ async function startParts({
       authority: authority.pem,
       startPostgres: (name, version, memory, password) => {
         const binaries = versions[version] ?? tools.postgres
-        return startPostgres({ directory, runtime, name, binaries, certificate, password, memory })
+        return startPostgres({ directory, runtime, name, binaries, certificate, password, memory, from })
       },
       startValkey: (name, memory, password) =>
         startValkey({ directory, name, binary: tools.valkey, authority, certificate, password, memory }),

@@ -14,6 +14,9 @@ export type PrivateNetwork = {
 
 type Member = Pick<Machine, 'publish'>
 
+/** From where everybody within it comes, so that a server can tell them from who is outside. */
+export const PRIVATE_SOURCE = '127.77.0.1'
+
 /** A port of an address of the network, and what is found there; `by` the member that has it itself. */
 type Offer = { address: string; port: number; to: Target; by?: Member }
 
@@ -35,7 +38,7 @@ export async function offerAt({ offers, members }: PrivateNetwork, wanted: Offer
 export async function offer(network: PrivateNetwork, name: string, port: number, loopbackPort = port): Promise<void> {
   const { address } = network
   network.hosts.set(name, [address])
-  await offerAt(network, { address, port, to: loopback(loopbackPort) })
+  await offerAt(network, { address, port, to: { ...loopback(loopbackPort), localAddress: PRIVATE_SOURCE } })
 }
 
 /** The port stays: another server may have it already. */

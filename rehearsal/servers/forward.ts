@@ -9,8 +9,8 @@ export type ForwardOptions = {
   connect: Target | (() => Target | undefined)
 }
 
-/** A Unix socket, which knows no reset, or a TCP port. */
-export type Target = { path: string } | { host: string; port: number }
+/** A Unix socket, which knows no reset, or a TCP port; `localAddress`: from where it is reached. */
+export type Target = { path: string } | { host: string; port: number; localAddress?: string }
 
 /** @returns a port of this machine's loopback */
 export const loopback = (port: number): Target => ({ host: '127.0.0.1', port })

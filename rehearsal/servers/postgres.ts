@@ -25,6 +25,8 @@ export type PostgresOptions = {
   password: string
   /** Of the plan, in GiB: DigitalOcean allows 25 connections for each, 3 of them for itself. */
   memory: number
+  /** the address from which clients are let in; superusers are not, but for those on the socket */
+  from: string
 }
 
 export type Postgres = {
@@ -140,10 +142,10 @@ timezone = 'UTC'
 `
 
 /** The socket is in a folder that only the server's user and root can enter, hence trust. */
-const ACCESS = `
+const access = (from: string) => `
 local   all postgres           trust
 hostssl all postgres all       reject
-hostssl all all      127.0.0.1/32 scram-sha-256
+hostssl all all      ${from}/32 scram-sha-256
 `
 
 /** Starts a cluster on a free port; resolves when it accepts connections. */
@@ -157,7 +159,7 @@ export async function startPostgres(options: PostgresOptions): Promise<Postgres>
   await copyFile(certificate.certificate, join(data, 'server.crt'))
   await copyFile(certificate.key, join(data, 'server.key'))
   await chmod(join(data, 'server.key'), 0o600)
-  await writeFile(join(data, 'pg_hba.conf'), ACCESS)
+  await writeFile(join(data, 'pg_hba.conf'), access(options.from))
   await giveToServerUser(home)
 
   // The port can be taken between asking for it and listening on it.

@@ -48,6 +48,7 @@ export async function startAppServers(): Promise<AppServers> {
     const certificate = await issueCertificate(authority, join(directory, 'tls'), LOOPBACK)
     const common = { directory, certificate, memory: 1 }
     const postgres: Postgres = await startPostgres({
+      from: '127.0.0.1',
       ...common,
       ...{ name: 'postgres', runtime, binaries: tools.postgres, password: 'of-doadmin' },
     })

@@ -20,7 +20,6 @@ export async function startEmptyFullOperator(): Promise<Operator> {
   const directory = mkdtempSync(join(tmpdir(), 'lunarfront-full-'))
   const cluster = await installClusterTools(console.log)
   const rehearsal = await startRehearsal({ directory, cluster })
-  process.env.PGHOSTADDR = rehearsal.env.PGHOSTADDR // the tests look into its databases themselves
   return { ...rehearsal, repository: join(directory, 'mirror.git'), kept: siteDirectoryOf(directory) }
 }
 

@@ -14,7 +14,9 @@ import { Secret } from '../../lib/secret.ts'
 import { ROOT } from '../../lib/site.ts'
 import { openSpaces, type Spaces } from '../../lib/spaces.ts'
 import type { Call } from '../../rehearsal/cloud/http.ts'
+import { PRIVATE_SOURCE } from '../../rehearsal/cloud/private-network.ts'
 import { withoutCluster } from '../../rehearsal/extent.ts'
+import { startForward } from '../../rehearsal/servers/forward.ts'
 import {
   findRepository,
   type Rehearsal,
@@ -169,7 +171,10 @@ export async function digitalocean(
   return text ? JSON.parse(text) : undefined
 }
 
-/** The shared Postgres, as its administrator. */
+/**
+ * The shared Postgres, as its administrator. Where it is closed to all who are not in the private network, a test looks
+ * into it from there through sql.
+ */
 export async function administrator(operator: Operator): Promise<Server> {
   const { databases } = (await digitalocean(operator, 'GET', '/v2/databases')) as {
     databases: {
@@ -194,11 +199,20 @@ export async function sql<T = Record<string, unknown>>(
   database: string,
   ...statements: string[]
 ): Promise<T[]> {
-  return withPostgres({ ...(await administrator(operator)), database }, async (client) => {
-    let rows: T[] = []
-    for (const statement of statements) rows = (await client.query(statement)).rows as T[]
-    return rows
-  })
+  const server = { ...(await administrator(operator)), database }
+  const within = { host: '127.0.0.1', port: server.port, localAddress: PRIVATE_SOURCE }
+  const way = hasCluster(operator)
+    ? await startForward({ listen: { host: '127.0.0.1', port: 0 }, connect: within })
+    : undefined
+  try {
+    return await withPostgres({ ...server, ...(way ? { tunnel: way.port } : {}) }, async (client) => {
+      let rows: T[] = []
+      for (const statement of statements) rows = (await client.query(statement)).rows as T[]
+      return rows
+    })
+  } finally {
+    await way?.close()
+  }
 }
 
 /** The Spaces of the rehearsal, with the account's own key. */
