@@ -102,8 +102,8 @@ async function endConnections(run: Pick<Run, 'exec' | 'scratch'>): Promise<void>
   }
 }
 
-/** Secrets are only themselves in what is written for Ansible. */
-function reveal(this: Record<string, unknown>, key: string, value: unknown): unknown {
+/** For JSON.stringify: secrets are only themselves in what is written for Ansible. */
+export function reveal(this: Record<string, unknown>, key: string, value: unknown): unknown {
   const original = this[key]
   return original instanceof Secret ? original.reveal() : value
 }

@@ -10,7 +10,7 @@ import type { Outputs } from './outputs.ts'
 import type { Platform } from './platform.ts'
 import { findDeployKey, readKnownHosts } from './repository-access.ts'
 import type { Run } from './run.ts'
-import { Secret } from './secret.ts'
+import { confidential } from './secret.ts'
 import type { Site } from './site.ts'
 
 const secret = (name: string, data: Record<string, string>): KubernetesObject => ({
@@ -22,7 +22,6 @@ const secret = (name: string, data: Record<string, string>): KubernetesObject =>
 
 const encoded = (text: string) => Buffer.from(text).toString('base64')
 /** Known as a secret from here on, whole and as it stands in the Secret, so that neither is told. */
-const confidential = (text: string) => new Secret(text).reveal()
 
 /**
  * The schedule's own Spaces key, where the environment has one, else the site's.

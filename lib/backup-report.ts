@@ -3,10 +3,14 @@ import { ageOf, isYounger } from './backup-steps.ts'
 import { type Backup, listBackups, newestOf, sourcesIn } from './backups.ts'
 import { readEvidence } from './drill.ts'
 import { Failure, oneLine, tell } from './failure.ts'
+import { GITEA } from './gitea-backup.ts'
 import type { Platform } from './platform.ts'
 import type { Run } from './run.ts'
 import { discover } from './sources.ts'
 import { tableLines } from './table.ts'
+
+/** Whether a drill restores it. */
+const isDrilled = (source: string) => source.startsWith('database/') || source === GITEA
 
 export type Line = {
   source: string
@@ -32,7 +36,7 @@ export async function backupReport(run: Run, platform: Platform): Promise<{ line
   const lines = await Promise.all(
     sources.map(async ({ name }): Promise<Line> => {
       const newest: Backup | undefined = newestOf(backups, name)
-      const evidence = newest && name.startsWith('database/') ? await readEvidence(run, newest) : undefined
+      const evidence = newest && isDrilled(name) ? await readEvidence(run, newest) : undefined
       return {
         source: name,
         newest: newest?.at.toISOString() ?? null,
@@ -54,7 +58,7 @@ export function backupTable(lines: readonly Line[], problems: readonly string[])
     newest ?? '',
     bytes === null ? '' : `${(bytes / 2 ** 20).toFixed(1)} MiB`,
     String(verified),
-    source.startsWith('database/') ? (drilled ? `restored ${drilled.slice(0, 10)}` : 'not yet') : '',
+    isDrilled(source) ? (drilled ? `restored ${drilled.slice(0, 10)}` : 'not yet') : '',
     fresh ? '' : 'TOO OLD',
   ])
   const old = lines.filter(({ fresh }) => !fresh).length

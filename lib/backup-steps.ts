@@ -60,6 +60,7 @@ export function backupSteps(
   const catalogue = openCatalogue(run)
   const most = Math.min(availableParallelism(), MOST_AT_ONCE)
   const sending = once(async () => {
+    if (!sources.some(({ name }) => name.startsWith('database/'))) return slots(most)
     const free = await withPostgres(await platform.postgres(), freeConnections)
     return slots(Math.max(1, Math.min(most, Math.floor(free / 2 / CONNECTIONS)))) // half is the customers'
   })

@@ -39,6 +39,8 @@ const manifestSchema = z.object({
   made_by: z.string(),
   verified_at: z.string(),
   database: databaseFactsSchema.optional(),
+  /** of Gitea's archive: which version wrote it, and of how many files and folders */
+  gitea: z.object({ version: z.string(), files: z.number() }).optional(),
 })
 export type Manifest = z.infer<typeof manifestSchema>
 export type DatabaseFacts = z.infer<typeof databaseFactsSchema>
@@ -69,7 +71,8 @@ export async function listBackups(run: Run, source?: string): Promise<Backup[]> 
   const objects = await listObjects(await run.spaces(), run.site.buckets.backups, source ? `${source}/` : '')
   const backups = new Map<string, Backup>()
   for (const { key, bytes } of objects) {
-    const [, name, stamp, file] = /^((?:database|secrets|terraform)\/[^/]+)\/([0-9TZ.-]+)\/([^/]+)$/.exec(key) ?? []
+    const [, name, stamp, file] =
+      /^((?:database|secrets|terraform|gitea)\/[^/]+)\/([0-9TZ.-]+)\/([^/]+)$/.exec(key) ?? []
     if (!name || !stamp || !file) continue
     const folder = `${name}/${stamp}`
     const backup = backups.get(folder) ?? {
@@ -181,7 +184,7 @@ export type Source = {
    *
    * @returns what the manifest says of the content
    */
-  read: (store: (content: Content) => Promise<void>) => Promise<Pick<Manifest, 'database'>>
+  read: (store: (content: Content) => Promise<void>) => Promise<Pick<Manifest, 'database' | 'gitea'>>
 }
 
 /** A backup that was sent, and does not count yet. */

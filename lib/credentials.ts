@@ -12,6 +12,9 @@ export type Credentials = {
 /** Names a file with what `terraform output -json postgres` prints, for where there is no Terraform: a pod. */
 export const POSTGRES_FILE = 'LUNARFRONT_POSTGRES'
 
+/** Names one with what it prints of `gitea_postgres`, for a container on Gitea's droplet. */
+export const GITEA_POSTGRES_FILE = 'LUNARFRONT_GITEA_POSTGRES'
+
 const wrong = (problems: readonly string[]) =>
   misuse({
     found: problems.join('; '),
@@ -26,7 +29,7 @@ const wrong = (problems: readonly string[]) =>
  */
 export function readCredentials(environment: Record<string, string | undefined>, region: string): Credentials {
   const problems: string[] = []
-  const lazily = Boolean(environment[POSTGRES_FILE])
+  const lazily = Boolean(environment[POSTGRES_FILE] || environment[GITEA_POSTGRES_FILE])
   const secret = (name: string) => {
     const value = environment[name] ?? ''
     if (!value) problems.push(`${name} is not set`)

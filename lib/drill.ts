@@ -3,9 +3,12 @@
 import { hostname, userInfo } from 'node:os'
 import type pg from 'pg'
 import * as z from 'zod'
-import { type Backup, newestOf } from './backups.ts'
+import { type Backup, type DatabaseFacts, newestOf, readBackup } from './backups.ts'
 import { type Drift, type Step, step } from './converge.ts'
-import { type Server, withPostgres } from './postgres.ts'
+import { Failure } from './failure.ts'
+import { DUMP, GITEA } from './gitea-backup.ts'
+import { restoreGiteaDatabase } from './gitea-restore.ts'
+import { type Server, serverVersion, withPostgres } from './postgres.ts'
 import { backupOf, dropDatabase, restoreInto, scratchName } from './restore.ts'
 import type { Run } from './run.ts'
 import { ITS_TURN } from './slots.ts'
@@ -60,19 +63,71 @@ export function drilledStep(
   options: { identity: string; turn: <T>(work: () => Promise<T>) => Promise<T> },
 ): Step {
   const backup = newestOf(backups, `database/${customer}`)
-  if (!backup)
-    return step<Drift>({
-      title: `the backup of ${customer} restores`,
-      needs: [],
-      check: async () => {
-        backupOf(backups, customer) // which says that there is none
-        return undefined
-      },
-      apply: async () => {},
-    })
+  if (!backup) return missingStep(backups, `database/${customer}`, customer)
   const scratch = scratchName(customer, backup, 'drill')
+  return proofStep(run, backup, { ...options, what: customer, scratch }, async () => {
+    const server = await administrator()
+    await dropDrills(server, customer)
+    const { database } = await restoreInto(run, administrator, backup, scratch, {
+      customer,
+      identity: options.identity,
+    })
+    await withPostgres(server, (client) => dropDatabase(client, scratch))
+    return { server, database }
+  })
+}
+
+/** Gitea's database goes into the customers' Postgres for that, where whoever drills is let in; its files are read and counted. */
+export function giteaDrilledStep(
+  run: Run,
+  administrator: () => Promise<Server>,
+  backups: readonly Backup[],
+  options: { identity: string; turn: <T>(work: () => Promise<T>) => Promise<T> },
+): Step {
+  const backup = newestOf(backups, GITEA)
+  if (!backup) return missingStep(backups, GITEA, 'Gitea')
+  const scratch = scratchName('gitea', backup, 'drill')
+  return proofStep(run, backup, { ...options, what: 'Gitea', scratch }, async () => {
+    const server = await administrator()
+    await dropDrills(server, 'gitea')
+    const { identity } = options
+    const manifest = await restoreGiteaDatabase(run, backup, { administrator: server, database: scratch, identity })
+    await withPostgres(server, (client) => dropDatabase(client, scratch))
+    const list = ['tar', '--list', '--ignore-zeros', `--exclude=${DUMP}`]
+    const names = await readBackup(run, manifest, identity, [list])
+    const files = names.split('\n').filter(Boolean).length
+    if (files !== manifest.gitea?.files)
+      throw new Failure({
+        found: `${manifest.key} has ${files} files and folders`,
+        expected: `${manifest.gitea?.files}, as its manifest says`,
+        next: './runbooks/backup.mts --gitea --again',
+      })
+    return { server, database: manifest.database }
+  })
+}
+
+/** It says that there is none. */
+const missingStep = (backups: readonly Backup[], source: string, what: string): Step =>
+  step<Drift>({
+    title: `the backup of ${what} restores`,
+    needs: [],
+    check: async () => {
+      backupOf(backups, source)
+      return undefined
+    },
+    apply: async () => {},
+  })
+
+/** @param restore restores it, compares it and leaves nothing of it. @returns the step that keeps the evidence of that */
+function proofStep(
+  run: Run,
+  backup: Backup,
+  options: { what: string; scratch: string; turn: <T>(work: () => Promise<T>) => Promise<T> },
+  restore: () => Promise<{ server: Server; database: DatabaseFacts | undefined }>,
+): Step {
+  const { what, scratch } = options
   return step<Drift>({
-    title: `the backup of ${customer} of ${backup.at.toISOString()} restores`,
+    title: `the backup of ${what} of ${backup.at.toISOString()} restores`,
     needs: [],
     check: async () =>
       (await readEvidence(run, backup)) ? undefined : { lines: [`restore it to ${scratch}, and compare`] },
@@ -82,23 +137,14 @@ export function drilledStep(
         work.signal.throwIfAborted()
         work.waitingFor(`Spaces, age, zstd and pg_restore: ${(backup.bytes / 2 ** 20).toFixed(1)} MiB`)
         const started = performance.now()
-        const server = await administrator()
-        await dropDrills(server, customer)
-        const { database } = await restoreInto(run, administrator, backup, scratch, {
-          customer,
-          identity: options.identity,
-        })
-        const { rows } = await withPostgres(server, async (client) => {
-          await dropDatabase(client, scratch)
-          return client.query<{ version: string }>(`SELECT current_setting('server_version') AS version`)
-        })
+        const { server, database } = await restore()
         const evidence: Evidence = {
           format: 1,
           backup: backup.folder,
           drilled_at: new Date().toISOString(),
           who: `${userInfo().username}@${hostname()}`,
           seconds: Math.round(performance.now() - started) / 1000,
-          server_version: rows[0]?.version ?? '',
+          server_version: await withPostgres(server, serverVersion),
           tables: Object.keys(database?.rows ?? {}).length,
           rows: Object.values(database?.rows ?? {}).reduce((sum, count) => sum + count, 0),
           large_objects: database?.large_objects ?? 0,

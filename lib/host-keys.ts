@@ -8,6 +8,20 @@ import type { Site } from './site.ts'
 /** What the site knows of hosts, as OpenSSH keeps it. */
 export const knownHostsFile = ({ directory }: Pick<Site, 'directory'>) => join(directory, 'known_hosts')
 
+/**
+ * @param key file of a private key, where no agent has it
+ * @returns options of ssh: only hosts are talked to whose keys the site knows, and nobody is asked anything
+ */
+export const sshOptions = (site: Pick<Site, 'directory'>, key: string | undefined): Record<string, string> => ({
+  BatchMode: 'yes',
+  UserKnownHostsFile: `"${knownHostsFile(site)}"`,
+  GlobalKnownHostsFile: '/dev/null',
+  StrictHostKeyChecking: 'yes',
+  ConnectTimeout: '10',
+  ServerAliveInterval: '10',
+  ...(key ? { IdentityFile: `"${key}"`, IdentitiesOnly: 'yes' } : {}),
+})
+
 /** Where a host is found, and as whom. */
 export type SshTarget = {
   host: string

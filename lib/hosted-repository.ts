@@ -11,6 +11,12 @@ import { gitHost, requireHosted } from './repository-address.ts'
 
 /** As ansible/roles/gitea has it. */
 const HOST_KEY = '/srv/gitea/secrets/ssh-host-key'
+const MAKE_KEY = `
+set -e
+umask 077
+mkdir -p "$(dirname "$1")"
+[ -e "$1" ] || { rm -f "$1.new"; ssh-keygen -q -t ed25519 -N '' -C '' -f "$1.new"; mv "$1.new" "$1"; }
+ssh-keygen -y -f "$1"`
 
 /**
  * Gitea's SSH server has a key of its own. It is made before Gitea is there, so that whoever is to read the repository can
@@ -27,9 +33,7 @@ export function gitHostKeyStep({ run, ssh }: Droplet, { needs }: { needs: readon
       return { lines: [`learn the host key of ${knownAs(host)}, and keep it in ${file}`] }
     },
     apply: async () => {
-      // As the role makes it where this did not.
-      const make = `set -e; umask 077; [ -e ${HOST_KEY} ] || { mkdir -p "\${1%/*}"; ssh-keygen -q -t ed25519 -N '' -C '' -f "$1.new"; mv "$1.new" "$1"; mv "$1.new.pub" "$1.pub"; }; ssh-keygen -y -f "$1"`
-      const { stdout } = await (await ssh()).run({ argv: ['sh', '-c', make, 'sh', HOST_KEY] })
+      const { stdout } = await (await ssh()).run({ argv: ['sh', '-c', MAKE_KEY, 'sh', HOST_KEY] })
       const kept = existsSync(file) ? readFileSync(file, 'utf8') : ''
       const names = [host, { ...host, host: `git.${run.site.domain}` }].map(knownAs).join(',')
       writeWhole(file, `${kept}${names} ${bareKey(stdout)}\n`)

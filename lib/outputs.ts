@@ -1,7 +1,7 @@
 // What Terraform has made, as the runbooks need it: its outputs, and what of them a pod is given in a file.
 import { readFileSync } from 'node:fs'
 import * as z from 'zod'
-import { POSTGRES_FILE } from './credentials.ts'
+import { GITEA_POSTGRES_FILE, POSTGRES_FILE } from './credentials.ts'
 import { Failure } from './failure.ts'
 import { Secret } from './secret.ts'
 import { readObject } from './spaces.ts'
@@ -25,7 +25,7 @@ const outputsSchema = z.object({
   cluster: z.object({ value: z.object({ id: z.string() }) }),
   postgres: z.object({ value: postgresSchema }),
   valkey_url: z.object({ value: z.string().transform((text) => new Secret(text)) }),
-  gitea: z.object({ value: z.object({ ip: z.string(), private_ip: z.string() }) }),
+  gitea: z.object({ value: z.object({ id: z.string(), ip: z.string(), private_ip: z.string() }) }),
   gitea_postgres: z.object({ value: giteaPostgresSchema }),
 })
 
@@ -33,23 +33,30 @@ export type Outputs = {
   cluster: { id: string }
   postgres: z.infer<typeof postgresSchema>
   valkeyUrl: Secret
-  gitea: { ip: string; private_ip: string }
+  gitea: { id: string; ip: string; private_ip: string }
   /** Gitea's own */
   giteaPostgres: z.infer<typeof giteaPostgresSchema>
 }
 
-/** @returns what a file says of Postgres, as `terraform output -json postgres` prints it; throws a Failure where it does not */
-export function readPostgresFile(file: string): Outputs['postgres'] {
+/**
+ * @param variable of the environment, which names the file
+ * @param output of Terraform, of which the file has what `terraform output -json` prints
+ * @returns where a Postgres is; throws a Failure where the file does not say it
+ */
+function readServerFile(file: string, variable: string, output: string): Outputs['postgres'] {
   try {
     return postgresSchema.parse(JSON.parse(readFileSync(file, 'utf8')))
   } catch {
     throw new Failure({
       found: `${file} does not say where Postgres is`,
-      expected: `what \`terraform output -json postgres\` prints, in the file that ${POSTGRES_FILE} names`,
-      next: './runbooks/bootstrap.mts, which gives it to the pods anew',
+      expected: `what \`terraform output -json ${output}\` prints, in the file that ${variable} names`,
+      next: './runbooks/bootstrap.mts, which makes it anew',
     })
   }
 }
+
+export const readPostgresFile = (file: string) => readServerFile(file, POSTGRES_FILE, 'postgres')
+export const readGiteaPostgresFile = (file: string) => readServerFile(file, GITEA_POSTGRES_FILE, 'gitea_postgres')
 
 /** @returns what the runbooks need of the infrastructure; throws when it is not there yet */
 export async function readOutputs(terraform: Terraform): Promise<Outputs> {

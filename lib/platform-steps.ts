@@ -4,8 +4,10 @@ import { argocdStep, platformStep } from './argocd.ts'
 import { scheduleStep } from './backup-credentials.ts'
 import { publishedStep } from './checkout.ts'
 import type { AnyStep } from './converge.ts'
-import { databaseStep, dropletStep, hostKeysStep } from './droplet.ts'
+import { databaseStep, dropletStep } from './droplet-configuration.ts'
+import { hostKeysStep } from './droplet-keys.ts'
 import { imageOwner, operatorKeysStep, organisationStep, runnerStep } from './gitea.ts'
+import { giteaScheduleStep } from './gitea-schedule.ts'
 import { deployKeyStep, gitHostKeyStep, repositoryStep } from './hosted-repository.ts'
 import { finishedStep, terraformStep } from './infrastructure.ts'
 import { inventoryStep } from './inventory.ts'
@@ -47,10 +49,11 @@ export function platformSteps(platform: Platform) {
   const operatorKeys = operatorKeysStep(gitea, [giteaAnswers])
   const runner = runnerStep(gitea, [giteaAnswers])
   const registry = registryStep(gitea, [organisation])
-  const access = repositoryAccessStep(kubernetes, { needs: [credentials, ...(hosted ? [gitHostKey] : [])] })
+  const access = repositoryAccessStep(kubernetes, { needs: [hosted ? gitHostKey : hostKeys] }) // of whose file it gives the cluster a copy
   const hosting = hosted && hostingSteps(platform, { organisation, operatorKeys, access })
   const published = publishedStep(repository, { needs: hosting ? [hosting.repository] : [infrastructure] })
   const schedule = scheduleStep(platform, [access])
+  const giteaSchedule = giteaScheduleStep(droplet, { needs: [configured] })
   const argocd = argocdStep(kubernetes, { needs: [hosting ? hosting.secret : access] })
   const applications = platformStep(kubernetes, repository, {
     needs: [argocd, published, ...(hosting ? [hosting.deployKey] : [])],
@@ -63,7 +66,7 @@ export function platformSteps(platform: Platform) {
     ...(hosting ? [gitHostKey] : []),
     ...[database, configured, giteaAnswers, organisation, operatorKeys, runner, registry, access],
     ...(hosting ? [hosting.secret, hosting.repository, hosting.deployKey, hosting.webhook, published] : []),
-    ...(run.site.runbooks_image ? [schedule] : []),
+    ...(run.site.runbooks_image ? [schedule, giteaSchedule] : []),
     ...[argocd, applications, balancer],
   ]
   return { steps, credentials, published, applications, balancer }

@@ -5,9 +5,9 @@ import { namesOf } from './customers.ts'
 import { Failure } from './failure.ts'
 import type { Platform } from './platform.ts'
 import { connectionFacts, serverVersion, withPostgres } from './postgres.ts'
+import { postgresProgramVersion } from './postgres-programs.ts'
 import type { Run } from './run.ts'
 import type { Precondition } from './runbook.ts'
-import { postgresProgramVersion } from './sources.ts'
 
 /** Bootstrap has been here, and the database has connections left for one more customer. */
 export const infrastructurePrecondition = (run: Run, platform: Platform, customer: string): Precondition => ({
@@ -26,15 +26,31 @@ export const infrastructurePrecondition = (run: Run, platform: Platform, custome
   },
 })
 
+/** What writes a backup is there. */
+export const programsPrecondition = (run: Run): Precondition => ({
+  title: 'pg_dump, zstd and age are there',
+  check: async () => {
+    await writesBackups(run)
+  },
+})
+
+/** @returns the version of pg_dump */
+async function writesBackups(run: Run): Promise<string> {
+  const [dump] = await Promise.all([
+    postgresProgramVersion(run, 'pg_dump'),
+    run.exec({ argv: ['zstd', '--version'], next: 'install zstd' }),
+    run.exec({ argv: ['age', '--version'], next: 'install age' }),
+  ])
+  return dump
+}
+
 /** What writes a backup is there, and pg_dump is new enough for the server: an older one refuses it. */
 export const dumpPrecondition = (run: Run, platform: Platform): Precondition => ({
   title: 'pg_dump, zstd and age are there',
   check: async () => {
     const [dump, server] = await Promise.all([
-      postgresProgramVersion(run, 'pg_dump'),
+      writesBackups(run),
       withPostgres(await platform.postgres(), serverVersion),
-      run.exec({ argv: ['zstd', '--version'], next: 'install zstd' }),
-      run.exec({ argv: ['age', '--version'], next: 'install age' }),
     ])
     if (Number.parseInt(dump, 10) < Number.parseInt(server, 10))
       throw new Failure({

@@ -1,5 +1,12 @@
 // What restore may be told: a time, and the name of a new database.
+import { customerName } from './customers.ts'
 import { misuse } from './failure.ts'
+
+/** Of Gitea, which no customer may be called. */
+export const GITEA_NAME = 'gitea'
+
+/** @param name of a customer, or Gitea's. Throws a misuse when it can be neither */
+export const restorable = (name: string) => (name === GITEA_NAME ? name : customerName(name))
 
 const TIME = /^(\d{4}-\d\d-\d\d)(?:T(\d\d)[:-](\d\d)(?:[:-](\d\d(?:\.\d+)?))?(Z|[+-]\d\d:\d\d)?)?$/
 

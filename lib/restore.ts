@@ -11,8 +11,8 @@ import { comments } from './database-comments.ts'
 import { Failure, tell } from './failure.ts'
 import { writeWhole } from './files.ts'
 import { type Administrator, type Server, withPostgres } from './postgres.ts'
+import { connectionOf, countRows } from './postgres-programs.ts'
 import type { Run } from './run.ts'
-import { connectionOf, countRows } from './sources.ts'
 
 const quoteName = pg.escapeIdentifier
 const quoteText = pg.escapeLiteral
@@ -25,12 +25,13 @@ const toSeconds = (stamp: string) => stamp.replace(/\d{3}z$/, 'z')
 export const scratchName = (customer: string, { at }: Backup, purpose: 'restored' | 'drill') =>
   `${purpose}_${customer.replaceAll('-', '_')}_${toSeconds(compact(at))}`
 
-/** @returns the newest verified backup of the customer's database; throws a Failure where there is none */
-export function backupOf(backups: readonly Backup[], customer: string, at?: string): Backup {
-  const found = newestOf(backups, `database/${customer}`, at ? new Date(at) : undefined)
+/** @returns the newest verified backup of a source; throws a Failure where there is none */
+export function backupOf(backups: readonly Backup[], source: string, at?: string): Backup {
+  const found = newestOf(backups, source, at ? new Date(at) : undefined)
   if (found) return found
+  const [, name = source] = source.split('/')
   throw new Failure({
-    found: `there is no verified backup of ${customer}${at ? ` from ${at} or before` : ''}`,
+    found: `there is no verified backup of ${name}${at ? ` from ${at} or before` : ''}`,
     expected: 'one',
     next: './runbooks/backups.mts',
   })
@@ -112,7 +113,7 @@ export async function restoreInto(
     await withPostgres({ ...server, database }, async (client) => {
       await client.query('SET statement_timeout = 0')
       await client.query('BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY')
-      compare(manifest, await countRows(client))
+      compareRows(manifest, await countRows(client))
       await client.query('COMMIT')
     })
     await withPostgres(server, async (client) => {
@@ -151,7 +152,7 @@ async function applySettings(
 }
 
 /** Throws a Failure that names each table whose rows are not as many as the backup counted. */
-function compare({ key, database }: Manifest, found: Pick<DatabaseFacts, 'rows' | 'large_objects'>): void {
+export function compareRows({ key, database }: Manifest, found: Pick<DatabaseFacts, 'rows' | 'large_objects'>): void {
   const expected = database?.rows ?? {}
   const differences = [...new Set([...Object.keys(expected), ...Object.keys(found.rows)])]
     .filter((table) => expected[table] !== found.rows[table])

@@ -38,6 +38,9 @@ export class Secret {
   }
 }
 
+/** @returns the text, which redact() masks from now on */
+export const confidential = (text: string): string => new Secret(text).reveal()
+
 /** @returns the text with every known secret replaced by [redacted], the longest first so that none leaves a rest */
 export function redact(text: string): string {
   let shown = text

@@ -1,63 +1,23 @@
-// What is backed up: each customer's database, each customer's secrets, Terraform's state.
+// What is backed up: each customer's database, each customer's secrets, Terraform's state, Gitea.
 import { createHash } from 'node:crypto'
 import { existsSync } from 'node:fs'
-import { join } from 'node:path'
 import type pg from 'pg'
 import type { DatabaseFacts, Source } from './backups.ts'
 import { findKnownSecrets, secretsFile, secretsText } from './customer-secrets.ts'
 import { type Customer, namesOf, secretsElsewhere, surveyCustomers } from './customers.ts'
 import { finalBackupIn } from './database-comments.ts'
 import { Failure, misuse, oneLine, tell } from './failure.ts'
-import { writeWhole } from './files.ts'
+import { giteaSource } from './gitea-backup.ts'
 import type { Platform } from './platform.ts'
 import { type Server, withPostgres } from './postgres.ts'
+import { connectionOf, countRows, postgresProgramVersion } from './postgres-programs.ts'
+import { hostedRepository } from './repository-address.ts'
 import { once, type Run } from './run.ts'
 import { readObject } from './spaces.ts'
 import { STATE_KEY } from './terraform.ts'
 
 /** Milliseconds that a dump waits for somebody who is changing a table. */
 const LOCK_WAIT = 120_000
-
-/** The options of pg_dump and pg_restore that say which server; the password is in neither. */
-export function connectionOf(run: Run, server: Server, database: string): Record<string, string> {
-  const ca = join(run.scratch, 'postgres-ca.pem')
-  if (!existsSync(ca)) writeWhole(ca, server.ca) // once, and whole: another pg_dump may be reading it
-  return {
-    PGHOST: server.host, // for which its certificate is
-    ...(server.tunnel ? { PGHOSTADDR: '127.0.0.1' } : {}),
-    PGPORT: String(server.tunnel ?? server.port),
-    PGUSER: server.user,
-    PGPASSWORD: server.password.reveal(),
-    PGDATABASE: database,
-    PGSSLMODE: 'verify-full',
-    PGSSLROOTCERT: ca,
-    PGCONNECT_TIMEOUT: '15',
-  }
-}
-
-/**
- * What a backup and a restore count, so that they can be compared: tables of the user's own that hold rows. Not
- * materialized views: a dump has their queries, and a restore what those say then.
- */
-const TABLES = `
-  SELECT format('%I.%I', n.nspname, c.relname) AS name
-  FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-  WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND n.nspname NOT LIKE 'pg\\_%'
-    AND n.nspname <> 'information_schema'
-    AND NOT EXISTS (SELECT FROM pg_depend WHERE objid = c.oid AND classid = 'pg_class'::regclass AND deptype = 'e')
-  ORDER BY 1`
-
-/** @param client in a transaction, so that all is counted at one moment */
-export async function countRows(client: pg.Client): Promise<Pick<DatabaseFacts, 'rows' | 'large_objects'>> {
-  const { rows: tables } = await client.query<{ name: string }>(TABLES)
-  const rows: Record<string, number> = {}
-  for (const { name } of tables) {
-    const { rows: counted } = await client.query<{ count: string }>(`SELECT count(*) FROM ONLY ${name}`)
-    rows[name] = Number(counted[0]?.count)
-  }
-  const { rows: objects } = await client.query<{ count: string }>('SELECT count(*) FROM pg_largeobject_metadata')
-  return { rows, large_objects: Number(objects[0]?.count) }
-}
 
 /** @returns what was set for a database as a whole, or for a role in it */
 async function settingsOf(client: pg.Client, database: string): Promise<DatabaseFacts['settings']> {
@@ -71,12 +31,6 @@ async function settingsOf(client: pg.Client, database: string): Promise<Database
     const end = setting.indexOf('=')
     return { role, name: setting.slice(0, end), value: setting.slice(end + 1) }
   })
-}
-
-/** @returns the client program's version, such as '15.18'; throws a Failure where it is missing */
-export async function postgresProgramVersion(run: Run, program: 'pg_dump' | 'pg_restore'): Promise<string> {
-  const { stdout } = await run.exec({ argv: [program, '--version'], next: 'install PostgreSQL’s client programs' })
-  return /\(PostgreSQL\) ([\d.]+)/.exec(stdout)?.[1] ?? stdout.trim()
 }
 
 /**
@@ -256,6 +210,7 @@ export async function discover(run: Run, platform: Platform, only?: string): Pro
         .filter((name) => wanted(name) && !listed.elsewhere.some(({ customer }) => customer === name))
         .map((customer) => secretsSource(platform, customer)),
       ...(only === undefined ? [stateSource(run)] : []),
+      ...(only === undefined && hostedRepository(run.site) ? [giteaSource(platform.gitea.droplet)] : []),
     ],
     problems: [
       ...listed.problems,

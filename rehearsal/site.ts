@@ -222,6 +222,12 @@ function addressesFor(
   }
 }
 
+/** @returns the public address of Gitea's droplet, as bootstrap has noted it down; undefined where it has not yet */
+export function dropletAddress(directory: string): string | undefined {
+  const file = inventoryFile({ directory: siteDirectoryOf(directory) })
+  return existsSync(file) ? /\bansible_host=(\S+)/.exec(readFileSync(file, 'utf8'))?.[1] : undefined
+}
+
 /**
  * @returns where the rehearsal's repository is, and the environment in which anybody's Git gets there; undefined where its
  *   droplet has yet to be made
@@ -229,9 +235,8 @@ function addressesFor(
 export function findRepository({ directory, cloud }: Pick<Rehearsal, 'directory' | 'cloud'>) {
   if (!cloud.droplet) return { url: repositoryDirectory(directory), env: {} }
   const site = { domain: DOMAIN, directory: siteDirectoryOf(directory) }
-  const inventory = inventoryFile(site)
-  if (!existsSync(inventory)) return undefined
-  const [, address = ''] = /\bansible_host=(\S+)/.exec(readFileSync(inventory, 'utf8')) ?? []
+  const address = dropletAddress(directory)
+  if (!address) return undefined
   return { url: GIT_ADDRESS, env: { GIT_SSH_COMMAND: giteaSsh(site, address, operatorKeyOf(directory)) } }
 }
 

@@ -2,18 +2,18 @@
 // Restores a customer's database from a backup into one of its own, compares it, and if asked puts it in the customer's place.
 import { identityFile } from '../lib/age.ts'
 import { listBackups } from '../lib/backups.ts'
-import { customerName } from '../lib/customers.ts'
+import { giteaRestore } from '../lib/gitea-restore.ts'
 import { openPlatform } from '../lib/platform.ts'
 import { restorePrecondition } from '../lib/postgres-preflight.ts'
 import * as preflight from '../lib/preflight.ts'
 import { backupOf, restoredStep, scratchName, secretsRestoredStep, swappedStep } from '../lib/restore.ts'
-import { databaseName, parseTime } from '../lib/restore-arguments.ts'
+import { databaseName, GITEA_NAME, parseTime, restorable } from '../lib/restore-arguments.ts'
 import { runbook, startedAs } from '../lib/runbook.ts'
 
 export const restore = runbook({
   name: 'restore',
-  summary: 'Restores a customer’s database from a backup into one of its own, and compares it.',
-  positionals: { customer: { summary: 'its name', parse: customerName } },
+  summary: 'Restores a customer’s database from a backup into one of its own, and compares it; or all of Gitea.',
+  positionals: { customer: { summary: 'its name; or gitea, whose files come back as well', parse: restorable } },
   options: {
     at: { summary: 'the newest backup of this day or time, or before', value: 'TIME', parse: parseTime },
     into: { summary: 'name of the new database; otherwise restored_NAME_TIME', value: 'DATABASE', parse: databaseName },
@@ -25,17 +25,20 @@ export const restore = runbook({
     const { customer = '', at } = given
     const identity = identityFile(given.identity, run.environment)
     const [swap, again] = [given.swap === 'true', given.again === 'true']
-    const { postgres, secrets } = openPlatform(run)
+    const { postgres, secrets, gitea } = openPlatform(run)
+    const before = [
+      preflight.terraformPrecondition(run),
+      preflight.spacesPrecondition(run),
+      restorePrecondition(run, identity),
+    ]
     const backups = await listBackups(run)
-    const backup = backupOf(backups, customer, at)
+    if (customer === GITEA_NAME)
+      return { preflight: before, ...giteaRestore(gitea.droplet, backups, { ...given, identity }) }
+    const backup = backupOf(backups, `database/${customer}`, at)
     const scratch = given.into ?? scratchName(customer, backup, 'restored')
     const restored = restoredStep(run, postgres, backup, scratch, { customer, identity, swap, again })
     return {
-      preflight: [
-        preflight.terraformPrecondition(run),
-        preflight.spacesPrecondition(run),
-        restorePrecondition(run, identity),
-      ],
+      preflight: before,
       steps: [
         secretsRestoredStep(run, backups, secrets(customer), { identity, ...(at ? { at } : {}) }),
         restored,

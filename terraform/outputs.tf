@@ -31,6 +31,7 @@ output "valkey_url" {
 output "gitea" {
   description = "The Gitea droplet: its public address, and its private one."
   value = {
+    id         = tostring(digitalocean_droplet.gitea.id)
     ip         = digitalocean_reserved_ip.gitea.ip_address
     private_ip = digitalocean_droplet.gitea.ipv4_address_private
   }

@@ -117,7 +117,7 @@ test('the newest verified one of that customer alone, of that time or before', (
     backup('database/acme-test', '2026-11-25T03:00:00.000Z'),
     backup('secrets/acme', '2026-11-25T03:00:00.000Z'),
   ]
-  const folderOf = (customer: string, at?: string) => backupOf(all, customer, at).folder
+  const folderOf = (customer: string, at?: string) => backupOf(all, `database/${customer}`, at).folder
   assert.is(folderOf('acme'), 'database/acme/2026-11-23T03:00:00.000Z')
   assert.is(folderOf('acme', '2026-11-23T03:00:00.000Z'), 'database/acme/2026-11-23T03:00:00.000Z')
   assert.is(folderOf('acme', '2026-11-23T02:59:59.999Z'), 'database/acme/2026-11-22T03:00:00.000Z')

@@ -5,9 +5,10 @@ import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { EXIT, Failure } from '../lib/failure.ts'
+import { connectionOf } from '../lib/postgres-programs.ts'
 import type { Run } from '../lib/run.ts'
 import { Secret } from '../lib/secret.ts'
-import { connectionOf, isInShard, parseShard } from '../lib/sources.ts'
+import { isInShard, parseShard } from '../lib/sources.ts'
 
 const NAMES = Array.from({ length: 1000 }, (_, index) => `database/customer-${index}`)
 

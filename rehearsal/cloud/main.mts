@@ -21,6 +21,7 @@ const tools = z.strictObject({
           gitea_image: z.string(),
           gitea_runner_image: z.string(),
           gitea_proxy_image: z.string(),
+          gitea_backup_image: z.string(),
         }),
       }),
     })

@@ -24,6 +24,7 @@ const REPOSITORIES = {
   gitea_image: 'gitea/gitea',
   gitea_runner_image: 'gitea/act_runner',
   gitea_proxy_image: 'library/caddy',
+  gitea_backup_image: 'lunarfront/runbooks',
 } as const
 
 type Variable = keyof typeof REPOSITORIES
@@ -39,14 +40,16 @@ export type DropletImages = {
  * Makes them where they are not in the cache yet.
  *
  * @param programs folder of the programs that are built with Go
+ * @param runbooks the image of the scheduled runbooks
  * @param report told of what takes its time
  */
 export async function dropletImages(
   machine: Machine,
   programs: string,
+  runbooks: Image,
   report: (line: string) => void,
 ): Promise<DropletImages> {
-  const images = await imagesOf(machine, programs, report)
+  const images = { ...(await imagesOf(machine, programs, report)), gitea_backup_image: runbooks }
   const hash = createHash('sha256').update(JSON.stringify(images)).digest('hex').slice(0, 16)
   const folder = join(machine.cache, `droplet-images-${hash}`)
   const record = join(folder, 'variables.json')
@@ -64,7 +67,7 @@ async function imagesOf(
   machine: Machine,
   programs: string,
   report: (line: string) => void,
-): Promise<Record<Variable, Image>> {
+): Promise<Record<Exclude<Variable, 'gitea_backup_image'>, Image>> {
   const base = await debianLayer(machine, DEBIAN, report)
   const image = async (files: LayerFile[], config: Image['config']): Promise<Image> => ({
     reference: basename(files[0]?.path ?? ''),

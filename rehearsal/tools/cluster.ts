@@ -48,6 +48,7 @@ export async function installClusterTools(
   const platform = await platformArchive(machine, programs, report)
   const runbooks = await runbooksArchive(machine, programs, report)
   const root = await makeDropletRoot(machine, dropletPrograms, report)
-  const droplet = { ...root, programs: dropletPrograms, images: await dropletImages(machine, dropletPrograms, report) }
-  return { programs, images: [platform, runbooks.archive], runbooksImage: runbooks.reference, droplet }
+  const images = await dropletImages(machine, dropletPrograms, runbooks.image, report)
+  const droplet = { ...root, programs: dropletPrograms, images }
+  return { programs, images: [platform, runbooks.archive], runbooksImage: runbooks.image.reference, droplet }
 }

@@ -2,19 +2,19 @@
 // whom it lets in, what it takes to break it, and that the next run mends that.
 import { execFile, execFileSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
-import { Resolver } from 'node:dns/promises'
 import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
-import { request } from 'node:https'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { promisify } from 'node:util'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { PUBLIC_ADDRESS } from '../../rehearsal/droplet/messages.ts'
+import { openPlaybook } from '../../rehearsal/playbook.ts'
 import { DOMAIN, processesOf } from '../../rehearsal/site.ts'
 import { clusterObstacle } from '../../rehearsal/tools/cluster.ts'
 import { thisMachine } from '../../rehearsal/tools/machine.ts'
 import { startEmptyFullOperator } from './full.ts'
+import { address, ask, dropletId, knownHosts, on, ssh, until } from './gitea.ts'
 import { digitalocean, eventOf, must, type Operator, run, start, statusesOf } from './operator.ts'
 import { assertNowhere, watchArguments } from './secrets.ts'
 
@@ -24,21 +24,6 @@ const test = suite<{ operator: Operator }>('Gitea’s droplet')
 const CONFIGURED = 'the droplet is as ansible/ says'
 const ALL = ['--until', 'takes and gives images']
 
-const knownHosts = ({ kept }: Operator) => join(kept, 'known_hosts')
-const address = ({ kept }: Operator) =>
-  /ansible_host=(\S+)/.exec(readFileSync(join(kept, 'inventory.ini'), 'utf8'))?.[1] ?? ''
-
-/** @returns arguments of ssh, as an operator gives them */
-const ssh = (operator: Operator, ...options: string[]) => [
-  ...['-i', join(operator.directory, 'operator'), '-o', 'IdentitiesOnly=yes', '-o', 'BatchMode=yes'],
-  ...['-o', `UserKnownHostsFile=${knownHosts(operator)}`, '-o', 'StrictHostKeyChecking=yes', ...options],
-  `root@${address(operator)}`,
-]
-
-/** @returns what the command prints on the droplet */
-const on = async (operator: Operator, command: string): Promise<string> =>
-  (await exec('ssh', [...ssh(operator), command], { timeout: 60_000, maxBuffer: 64 * 2 ** 20 })).stdout.trim()
-
 /** @returns what ssh says where it is not let in */
 const refusal = async (operator: Operator, ...options: string[]): Promise<string> =>
   exec('ssh', [...ssh(operator, ...options), 'true'], { timeout: 60_000 }).then(
@@ -47,45 +32,6 @@ const refusal = async (operator: Operator, ...options: string[]): Promise<string
   )
 
 const changedOf = (stdout: string) => Number(/(\d+) changed/.exec(stdout)?.[1])
-
-/** Asks Gitea, as its users do. */
-async function ask(
-  operator: Operator,
-  path: string,
-  host = `git.${DOMAIN}`,
-): Promise<{ status: number; body: string }> {
-  const resolver = new Resolver()
-  const { host: server, port } = operator.cloud.dns
-  resolver.setServers([`${server}:${port}`])
-  const [at = ''] = await resolver.resolve4(host)
-  return new Promise((resolve, reject) => {
-    const ca = readFileSync(join(operator.directory, 'issuers.crt'))
-    request({ host: at, servername: host, path, ca, headers: { host }, agent: false }, (response) => {
-      let body = ''
-      response.setEncoding('utf8').on('data', (chunk: string) => {
-        body += chunk
-      })
-      response.once('end', () => resolve({ status: response.statusCode ?? 0, body }))
-    })
-      .once('error', reject)
-      .end()
-  })
-}
-
-/** Waits, a minute at most, until it is true. */
-async function until(isTrue: () => boolean | Promise<boolean>): Promise<void> {
-  for (const end = Date.now() + 60_000; Date.now() < end; await sleep(250))
-    if (await Promise.resolve(isTrue()).catch(() => false)) return
-  throw new Error('it did not come true within a minute')
-}
-
-/** @returns the id of Gitea's droplet */
-async function dropletId(operator: Operator): Promise<number> {
-  const { droplets } = (await digitalocean(operator, 'GET', '/v2/droplets')) as {
-    droplets: { id: number; name: string }[]
-  }
-  return droplets.find(({ name }) => name.endsWith('-gitea'))?.id ?? 0
-}
 
 /** @returns which of the ports answer whoever is around the droplet, and not on it */
 async function answering(operator: Operator, ports: readonly number[]): Promise<number[]> {
@@ -175,42 +121,9 @@ test('a fresh droplet becomes Gitea, with its certificates and its registry; no 
   assert.is(open, '')
 })
 
-test('the bare playbook finds nothing to change, also where it only looks', async ({ operator }) => {
-  const gitea = JSON.parse(
-    execFileSync('terraform', ['-chdir=terraform', 'output', '-json', 'gitea_postgres'], {
-      env: operator.env,
-      encoding: 'utf8',
-    }),
-  )
-  const { parse } = await import('yaml')
-  const site = parse(readFileSync(operator.siteFile, 'utf8'))
-  const { host, port, user, password, database: name, ca } = gitea
-  const variables = join(operator.directory, 'variables.json')
-  writeFileSync(
-    variables,
-    JSON.stringify({
-      ...site.ansible,
-      gitea_operator_keys: `${site.operator_ssh_keys.rehearsal}\n`,
-      gitea_database: { host, port, name, user, password, ca },
-      gitea_fingerprint: await on(operator, 'cat /var/lib/lunarfront/fingerprint'),
-    }),
-    { mode: 0o600 },
-  )
-  const play = async (...more: string[]) => {
-    const known = `-o UserKnownHostsFile=${knownHosts(operator)} -o ControlMaster=auto -o ControlPersist=10s`
-    const { stdout } = await exec(
-      'ansible-playbook',
-      [
-        ...['ansible/gitea.yml', '-i', join(operator.kept, 'inventory.ini'), '-e', `@${variables}`],
-        ...[`--private-key=${join(operator.directory, 'operator')}`, ...more],
-      ],
-      { env: { ...operator.env, ANSIBLE_STDOUT_CALLBACK: 'default', ANSIBLE_SSH_ARGS: known, LC_ALL: 'C.UTF-8' } },
-    )
-    return stdout
-  }
-  const started = Date.now()
+test('the playbook alone finds nothing to change, also where it only looks', async ({ operator }) => {
+  const play = await openPlaybook(operator)
   assert.match(await play(), /changed=0 +unreachable=0 +failed=0/)
-  console.log(`the bare playbook took ${((Date.now() - started) / 1000).toFixed(1)} s`)
   assert.match(await play('--check', '--diff'), /changed=0 +unreachable=0 +failed=0/)
 })
 
@@ -282,8 +195,8 @@ test('nobody registers, and nobody looks without signing in', async ({ operator 
   assert.not.match((await ask(operator, '/user/sign_up')).body, /name="password"/)
   assert.is((await ask(operator, '/explore/repos')).status, 303)
   assert.is((await ask(operator, '/api/v1/repos/search')).status, 403)
-  assert.is((await ask(operator, '/v2/', `registry.${DOMAIN}`)).status, 401)
-  assert.is((await ask(operator, '/', `registry.${DOMAIN}`)).status, 404)
+  assert.is((await ask(operator, '/v2/', { host: `registry.${DOMAIN}` })).status, 401)
+  assert.is((await ask(operator, '/', { host: `registry.${DOMAIN}` })).status, 404)
 })
 
 test('what was changed by hand is told, and put back', async ({ operator }) => {
