@@ -1,5 +1,5 @@
 // pg_dump and pg_restore: which server they talk to, and how what they have done is compared.
-import { existsSync } from 'node:fs'
+import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type pg from 'pg'
 import type { DatabaseFacts } from './backups.ts'
@@ -10,7 +10,9 @@ import type { Run } from './run.ts'
 /** The options of pg_dump and pg_restore that say which server; the password is in neither. */
 export function connectionOf(run: Run, server: Server, database: string): Record<string, string> {
   const ca = join(run.scratch, 'postgres-ca.pem')
-  if (!existsSync(ca)) writeWhole(ca, server.ca) // once, and whole: another pg_dump may be reading it
+  const known = existsSync(ca) ? readFileSync(ca, 'utf8') : ''
+  // Once for each server's authority, and whole: another pg_dump may be reading it.
+  if (!known.includes(server.ca)) writeWhole(ca, known + server.ca)
   return {
     PGHOST: server.host, // for which its certificate is
     ...(server.tunnel ? { PGHOSTADDR: '127.0.0.1' } : {}),
