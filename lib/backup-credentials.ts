@@ -21,7 +21,6 @@ const secret = (name: string, data: Record<string, string>): KubernetesObject =>
 })
 
 const encoded = (text: string) => Buffer.from(text).toString('base64')
-/** Known as a secret from here on, whole and as it stands in the Secret, so that neither is told. */
 
 /**
  * The schedule's own Spaces key, where the environment has one, else the site's.

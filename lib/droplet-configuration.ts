@@ -65,31 +65,27 @@ function variablesOf(site: Site, { giteaPostgres }: Outputs): Record<string, unk
   }
 }
 
-async function given({ run: { site }, outputs }: Droplet, more: Record<string, unknown> = {}) {
-  const variables = { ...variablesOf(site, await outputs()), ...more }
+async function given({ run: { site }, outputs }: Droplet) {
+  const variables = variablesOf(site, await outputs())
   return { ...variables, gitea_fingerprint: fingerprintOf(variables) }
 }
 
 /**
  * Plays ansible/gitea.yml.
  *
- * @param options.check only looks. @param options.variables of the role, over those of the site
+ * @param options.check only looks
  * @returns what it has changed, or would; throws a Failure with the words of the task that failed
  */
-export async function configure(
-  droplet: Droplet,
-  options: { check: boolean; variables?: Record<string, unknown> },
-  work: Work,
-) {
+async function configure(droplet: Droplet, options: { check: boolean }, work: Work) {
   const { run } = droplet
   const playbook = {
     file: 'gitea.yml',
     inventory: inventoryFile(run.site),
     knownHosts: knownHostsFile(run.site),
     identity: run.environment[SSH_KEY],
-    variables: await given(droplet, options.variables),
+    variables: await given(droplet),
   }
-  return runPlaybook(run, playbook, { check: options.check }, work)
+  return runPlaybook(run, playbook, options, work)
 }
 
 /** Ansible only looks where a quick look finds nothing: whether all that it has written is as it was, and runs. */

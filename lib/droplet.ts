@@ -2,7 +2,7 @@
 import { GITEA_POSTGRES_FILE } from './credentials.ts'
 import { posixQuote } from './exec.ts'
 import { Failure } from './failure.ts'
-import { knownHostsFile, type SshTarget, sshOptions } from './host-keys.ts'
+import { knownHostsFile, type SshTarget, sshArguments } from './host-keys.ts'
 import { type Outputs, readGiteaPostgresFile } from './outputs.ts'
 import type { Server } from './postgres.ts'
 import { once, type Run } from './run.ts'
@@ -61,10 +61,8 @@ export function openDroplet(run: Run, outputs: () => Promise<Outputs>): Droplet 
     },
     on: async (argv) => {
       const { host, user } = targetOf(await outputs())
-      const options = Object.entries(sshOptions(run.site, run.environment[SSH_KEY])).map(
-        ([name, value]) => `${name}=${value}`,
-      )
-      return ['ssh', ...options.flatMap((option) => ['-o', option]), `${user}@${host}`, argv.map(posixQuote).join(' ')]
+      const known = sshArguments(run.site, run.environment[SSH_KEY])
+      return ['ssh', ...known, `${user}@${host}`, argv.map(posixQuote).join(' ')]
     },
   }
 }

@@ -74,8 +74,8 @@ export function giteaRestore(
       next: './runbooks/restore.mts gitea',
     })
   const backup = backupOf(backups, GITEA, given.at)
-  const step = giteaRestoredStep(droplet, backup, { identity: given.identity, again: given.again === 'true' })
-  return { steps: [step], afterwards: ['next: ./runbooks/bootstrap.mts, which looks whether all is well'] }
+  const restored = giteaRestoredStep(droplet, backup, { identity: given.identity, again: given.again === 'true' })
+  return { steps: [restored], afterwards: ['next: ./runbooks/bootstrap.mts, which looks whether all is well'] }
 }
 
 function giteaRestoredStep(droplet: Droplet, backup: Backup, options: { identity: string; again: boolean }): Step {
@@ -93,21 +93,13 @@ function giteaRestoredStep(droplet: Droplet, backup: Backup, options: { identity
       }
     },
     apply: async (_drift, work) => {
-      await restoreGitea(droplet, backup, { identity: options.identity, stop: ALL }, work)
+      await restoreGitea(droplet, backup, options.identity, work)
       done = true
     },
   })
 }
 
-const ALL = ['gitea-runner', 'gitea-proxy', 'gitea']
-
-/** @param options.stop the containers that are stopped meanwhile */
-export async function restoreGitea(
-  droplet: Droplet,
-  backup: Backup,
-  options: { identity: string; stop: readonly string[] },
-  work: Work,
-): Promise<void> {
+async function restoreGitea(droplet: Droplet, backup: Backup, identity: string, work: Work): Promise<void> {
   const { run, on, outputs, wayTo, giteaDatabase } = droplet
   const { giteaPostgres } = await outputs()
   // Its own database is renamed, and nobody can be connected to it then.
@@ -121,12 +113,10 @@ export async function restoreGitea(
   const [now, own] = [compact(new Date()), owner.database]
   const restored = `restored_${compact(backup.at)}`
   work.waitingFor('its database')
-  const manifest = await restoreGiteaDatabase(run, backup, {
-    ...{ administrator, owner, database: restored, identity: options.identity },
-  })
-  await whileStopped(droplet, options.stop, async () => {
+  const manifest = await restoreGiteaDatabase(run, backup, { administrator, owner, database: restored, identity })
+  await whileStopped(droplet, ['gitea-runner', 'gitea-proxy', 'gitea'], async () => {
     work.waitingFor('its files')
-    await readBackup(run, manifest, options.identity, [await on([DATA, 'restore', now])])
+    await readBackup(run, manifest, identity, [await on([DATA, 'restore', now])])
     await withPostgres(administrator, async (client) => {
       await endConnections(client, own)
       await client.query('BEGIN')

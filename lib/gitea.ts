@@ -86,7 +86,8 @@ export function organisationStep({ api }: Gitea, owners: readonly string[], need
   })
 }
 
-const keysSchema = z.array(z.object({ id: z.number(), key: z.string(), title: z.string() }))
+/** As the API lists keys, a person's and a repository's. */
+export const keysSchema = z.array(z.object({ id: z.number(), key: z.string(), title: z.string() }))
 
 /** Type and base64, without what people write behind it. */
 export const bareKey = (key: string) => key.trim().split(/\s+/).slice(0, 2).join(' ')

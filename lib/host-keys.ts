@@ -10,17 +10,26 @@ export const knownHostsFile = ({ directory }: Pick<Site, 'directory'>) => join(d
 
 /**
  * @param key file of a private key, where no agent has it
- * @returns options of ssh: only hosts are talked to whose keys the site knows, and nobody is asked anything
+ * @param more options, by their names in ssh_config
+ * @returns arguments of ssh: only hosts are talked to whose keys the site knows, and nobody is asked anything
  */
-export const sshOptions = (site: Pick<Site, 'directory'>, key: string | undefined): Record<string, string> => ({
-  BatchMode: 'yes',
-  UserKnownHostsFile: `"${knownHostsFile(site)}"`,
-  GlobalKnownHostsFile: '/dev/null',
-  StrictHostKeyChecking: 'yes',
-  ConnectTimeout: '10',
-  ServerAliveInterval: '10',
-  ...(key ? { IdentityFile: `"${key}"`, IdentitiesOnly: 'yes' } : {}),
-})
+export function sshArguments(
+  site: Pick<Site, 'directory'>,
+  key: string | undefined,
+  more: Record<string, string> = {},
+): string[] {
+  const options = {
+    BatchMode: 'yes',
+    UserKnownHostsFile: `"${knownHostsFile(site)}"`,
+    GlobalKnownHostsFile: '/dev/null',
+    StrictHostKeyChecking: 'yes',
+    ConnectTimeout: '10',
+    ServerAliveInterval: '10',
+    ...(key ? { IdentityFile: `"${key}"`, IdentitiesOnly: 'yes' } : {}),
+    ...more,
+  }
+  return Object.entries(options).flatMap(([name, value]) => ['-o', `${name}=${value}`])
+}
 
 /** Where a host is found, and as whom. */
 export type SshTarget = {

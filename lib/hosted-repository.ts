@@ -1,10 +1,9 @@
 // The site's own repository in its Gitea: by which key its host is known, that it is there, and that Argo CD may read it.
 import { existsSync, readFileSync } from 'node:fs'
-import * as z from 'zod'
 import { type AnyStep, type Drift, type Step, step } from './converge.ts'
 import type { Droplet } from './droplet.ts'
 import { writeWhole } from './files.ts'
-import { bareKey, type Gitea } from './gitea.ts'
+import { bareKey, type Gitea, keysSchema } from './gitea.ts'
 import { knownAs, knownHostsFile, knownKeys } from './host-keys.ts'
 import { deployKeyFile } from './repository-access.ts'
 import { gitHost, requireHosted } from './repository-address.ts'
@@ -56,7 +55,6 @@ export function repositoryStep({ droplet, api }: Gitea, needs: readonly AnyStep[
   })
 }
 
-const keysSchema = z.array(z.object({ id: z.number(), key: z.string(), title: z.string() }))
 const DEPLOY_KEY = 'Argo CD'
 
 /** Argo CD reads with a key that may do nothing else. */

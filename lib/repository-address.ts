@@ -3,7 +3,7 @@ import { POSTGRES_FILE } from './credentials.ts'
 import { SSH_KEY } from './droplet.ts'
 import { posixQuote } from './exec.ts'
 import { Failure } from './failure.ts'
-import { knownAs, sshOptions } from './host-keys.ts'
+import { knownAs, sshArguments } from './host-keys.ts'
 import type { Outputs } from './outputs.ts'
 import { PLAIN_SSH } from './repository.ts'
 import type { Run } from './run.ts'
@@ -45,12 +45,8 @@ export async function sshCommand(run: Run, outputs: () => Promise<Pick<Outputs, 
 
 /** @param key file of a private key, where no agent has it. @returns the command by which Git reaches Gitea at an address */
 export function giteaSsh(site: Pick<Site, 'directory' | 'domain'>, address: string, key?: string): string {
-  const options = {
-    HostName: address,
-    HostKeyAlias: knownAs(gitHost(site)),
-    ...sshOptions(site, key),
-  }
-  return ['ssh', ...Object.entries(options).map(([name, value]) => `-o ${posixQuote(`${name}=${value}`)}`)].join(' ')
+  const place = { HostName: address, HostKeyAlias: knownAs(gitHost(site)) }
+  return ['ssh', ...sshArguments(site, key, place).map(posixQuote)].join(' ')
 }
 
 /** @throws a Failure where Gitea does not host it */

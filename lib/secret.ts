@@ -38,7 +38,7 @@ export class Secret {
   }
 }
 
-/** @returns the text, which redact() masks from now on */
+/** @returns the text, which redact() masks from now on, whole and as it stands in a Secret */
 export const confidential = (text: string): string => new Secret(text).reveal()
 
 /** @returns the text with every known secret replaced by [redacted], the longest first so that none leaves a rest */

@@ -4,7 +4,7 @@ import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { parse } from 'yaml'
-import { sshOptions } from '../lib/host-keys.ts'
+import { sshArguments } from '../lib/host-keys.ts'
 import { dropletAddress, type Rehearsal, siteDirectoryOf } from './site.ts'
 
 const run = promisify(execFile)
@@ -17,10 +17,9 @@ export async function openPlaybook({
 }: Rehearsal): Promise<(...args: string[]) => Promise<string>> {
   const outputs = await run('terraform', ['-chdir=terraform', 'output', '-json', 'gitea_postgres'], { env })
   const { host, port, user, password, database: name, ca } = JSON.parse(outputs.stdout)
-  const reach = Object.entries(sshOptions({ directory: siteDirectoryOf(directory) }, env.LUNARFRONT_SSH_KEY))
-  const options = reach.flatMap(([option, value]) => ['-o', `${option}=${value}`])
+  const known = sshArguments({ directory: siteDirectoryOf(directory) }, env.LUNARFRONT_SSH_KEY)
   const there = `root@${dropletAddress(directory)}`
-  const fingerprint = await run('ssh', [...options, there, 'cat', '/var/lib/lunarfront/fingerprint'])
+  const fingerprint = await run('ssh', [...known, there, 'cat', '/var/lib/lunarfront/fingerprint'])
   const site = parse(readFileSync(siteFile, 'utf8'))
   const kept = siteDirectoryOf(directory)
   const variables = join(directory, 'variables.json')

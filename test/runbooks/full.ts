@@ -69,26 +69,22 @@ export const loseCluster = async (operator: Operator) =>
 
 export type Answer = { status: number; body: Record<string, unknown> }
 
-/** Asks a customer's instance through DNS, load balancer and ingress. @returns its answer; rejects where there is none */
-export async function ask(
+/** Asks a host of the domain as its users do: through DNS, and by its certificate. @returns its answer, as it came; rejects where there is none */
+export async function askHost(
   { cloud, directory }: Operator,
-  customer: string,
+  host: string,
   path: string,
-  { body, token }: { body?: object; token?: string } = {},
-): Promise<Answer> {
+  options: { method?: string; headers?: Record<string, string>; body?: string | Buffer } = {},
+): Promise<{ status: number; body: string }> {
+  const { method = 'GET', headers = {}, body } = options
   const resolver = new Resolver()
   resolver.setServers([`${cloud.dns.host}:${cloud.dns.port}`])
-  const host = `${customer}.app.${DOMAIN}`
   const [address = ''] = await resolver.resolve4(host)
   return new Promise((resolve, reject) => {
     const asked = request({
-      ...{ host: address, servername: host, path, method: body ? 'POST' : 'GET', timeout: 10_000, agent: false },
-      ca: readFileSync(join(directory, 'cloud', 'tls', 'ca.crt')),
-      headers: {
-        host,
-        ...(body ? { 'content-type': 'application/json' } : {}),
-        ...(token ? { authorization: `Bearer ${token}` } : {}),
-      },
+      ...{ host: address, servername: host, path, method, timeout: 10_000, agent: false },
+      ca: readFileSync(join(directory, 'issuers.crt')),
+      headers: { host, ...headers },
     })
     asked.once('timeout', () => asked.destroy(new Error('no answer within 10 s')))
     asked.once('error', reject)
@@ -98,14 +94,30 @@ export async function ask(
         text += chunk
       })
       response.once('error', reject)
-      response.once('end', () => {
-        try {
-          resolve({ status: response.statusCode ?? 0, body: JSON.parse(text) })
-        } catch {
-          resolve({ status: response.statusCode ?? 0, body: { text } })
-        }
-      })
+      response.once('end', () => resolve({ status: response.statusCode ?? 0, body: text }))
     })
-    asked.end(body && JSON.stringify(body))
+    asked.end(body)
   })
+}
+
+/** Asks a customer's instance through DNS, load balancer and ingress. @returns its answer; rejects where there is none */
+export async function ask(
+  operator: Operator,
+  customer: string,
+  path: string,
+  { body, token }: { body?: object; token?: string } = {},
+): Promise<Answer> {
+  const { status, body: text } = await askHost(operator, `${customer}.app.${DOMAIN}`, path, {
+    method: body ? 'POST' : 'GET',
+    headers: {
+      ...(body ? { 'content-type': 'application/json' } : {}),
+      ...(token ? { authorization: `Bearer ${token}` } : {}),
+    },
+    ...(body ? { body: JSON.stringify(body) } : {}),
+  })
+  try {
+    return { status, body: JSON.parse(text) }
+  } catch {
+    return { status, body: { text } }
+  }
 }
